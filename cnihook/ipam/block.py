@@ -75,3 +75,10 @@ def subnets(network: str, *, starts: bool) -> "list[str]":
 def is_joined(network: str) -> bool:
     """Return True if this host shares the network with others."""
     return os.path.exists(f"{FOLDER}/{network}/{MEMBER}")
+
+
+def network_of(plugin: "dict[str, Any]") -> str:
+    """Return the network of several hosts whose block a plugin leases from; empty for none."""
+    ipam = plugin.get("ipam")
+    name = ipam.get("block") if isinstance(ipam, dict) else None
+    return name if isinstance(name, str) else ""

@@ -137,6 +137,9 @@ def test_etcd_is_down(world: World) -> None:
     with world.traffic():
         world.cluster.etcd.kill()
         wait_for(lambda: not world.h1.reported["connected"], "the agent's report")
+        figures = world.h1.figures()
+        assert (figures["agent_running"], figures["connected"], figures["hosts"]) == (1, 0, 3)
+        assert "hosts_live" not in figures and figures["problems"] == 1
         other = world.h1.start("down1")
         assert other.reaches(world.c)
         world.h2.kill_agent()
@@ -160,6 +163,17 @@ def test_etcd_is_down(world: World) -> None:
     world.cluster.etcd.start()
     world.connected(*world.cluster.hosts)
     wait_for(lambda: not world.h1.status()["problems"], "all hosts live")
+    wait_for(lambda: world.h1.reported["absent"] == [], "the agent's view of the hosts")
+    figures = world.h1.figures()
+    assert (figures["connected"], figures["hosts_live"], figures["problems"]) == (1, 3, 0)
+    assert figures["connection_timestamp_seconds"] >= figures["kernel_timestamp_seconds"] - 600 > 0
+    lines = [line.split() for line in world.h1.command("graph").splitlines()]
+    assert ["└─", "2", "other", "hosts:", "2", "live"] in [line[:6] for line in lines]
+    for one in (world.h2, world.h3):
+        (words,) = [line for line in lines if one.address in line]
+        assert one.block in words and words[-1] == "live"
+    (shown,) = json.loads(world.h1.command("network", "inspect", NETWORK))
+    assert shown["Scope"] == "global"
 
 
 def test_kernel_loses_routes(world: World) -> None:

@@ -4,10 +4,11 @@
 import re
 from xml.etree import ElementTree
 
-from cnihook.cli.drawing import svg, text
+from cnihook.cli.drawing import html, svg, text
 from cnihook.cli.drawing.model import Container, Interface, Network, Picture
 from cnihook.cli.shared import listing
 from cnihook.cli.shared.terminal import Style
+from cnihook.cluster.local import LIVE, NOT_LIVE, Other
 
 PORTS = [f"{port}->80/tcp" for port in range(8080, 8090)]
 
@@ -67,3 +68,31 @@ def test_each_part_is_connected_with_its_containers() -> None:
         in drawn
     )
     assert drawn.count(f'<g data-of="{first}">') == len(PORTS) + 1 and f'<g data-of="{second}">' not in drawn
+
+
+def test_other_hosts_of_a_network_are_shown_up_to_a_number() -> None:
+    """Show those that are not live first, so a picture of many hosts has them."""
+    drawing = picture()
+    (network,) = drawing.networks
+    network.hosts = [
+        Other(f"h{number}", f"192.0.2.{number}", (f"10.60.{number}.0/24", "fd00::/64"), state)
+        for number, state in enumerate([NOT_LIVE, *[LIVE] * 29])
+    ]
+    lines = text.tree(drawing, Style(False), 80, True)
+    start = next(
+        number for number, line in enumerate(lines) if "30 other hosts: 1 not-live, 29 live" in line
+    )
+    entries = [line.split() for line in lines[start:] if "h" in line.split()[1]]
+    assert max(map(len, lines)) <= 80 and "their containers are not known here" in " ".join(lines)
+    assert entries[0][1:] == ["h0", "192.0.2.0", "10.60.0.0/24", "fd00::/64", "not-live"]
+    assert lines[-1].split() == ["└─", "and", "20", "more"]
+    root = ElementTree.fromstring(svg.svg(drawing))
+    (card,) = [group for group in root.iter() if group.get("class") == "hosts"]
+    shown = ["".join(element.itertext()) for element in card if element.tag.endswith("text")]
+    assert shown[:6] == ["30 other hosts", "h0", "not-live", "10.60.0.0/24", "h1", "10.60.1.0/24"]
+    assert shown[-2:] == ["and 20 more", "containers unknown"]
+    (about,) = [element.text for element in card if element.tag.endswith("title")]
+    assert about and "h0 192.0.2.0 10.60.0.0/24 fd00::/64 not-live" in about
+    for drawn in (text.dot(drawing), text.mermaid(drawing)):
+        assert "h9 192.0.2.9" in drawn and "h10 192.0.2.10" not in drawn and "and 20 more" in drawn
+    assert '"name": "h29"' in html.html(drawing)

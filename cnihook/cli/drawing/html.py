@@ -105,6 +105,7 @@ function describe(target) {{
     if (one.gateways.length) row(table, "gateway", one.gateways.join("  "));
     row(table, "way out", one.uplinks.length ? `${{one.out}}, by ${{one.uplinks.join(", ")}}` : one.out);
     row(table, "containers", one.containers);
+    if (one.hosts.length) row(table, "other hosts", one.hosts.length);
   }}
   about.append(name, table);
 }}

@@ -3,6 +3,7 @@
 
 import os
 
+from cnihook.cli.drawing import hosts
 from cnihook.cli.shared import lease_usage, limits, listing
 from cnihook.cli.shared.listing import Row
 from cnihook.fast.address import Address
@@ -13,6 +14,8 @@ from cnihook.types.config import lookup
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from cnihook.cluster.local import Other
 
 NAT, ROUTED, DIRECT, NO_WAY = "NAT", "routed", "direct", "no way out"
 
@@ -26,7 +29,10 @@ class Uplink:
 
 
 class Network:
-    """A network.  `link`: its bridge, or the host's link of its containers.  `uplinks`: their names."""
+    """A network.  `link`: its bridge, or the host's link of its containers.  `uplinks`: their names.
+
+    `hosts`: the other hosts that share it.
+    """
 
     def __init__(self, name: str, kind: str = "", link: str = "", out: str = NO_WAY) -> None:
         self.name = name
@@ -37,6 +43,7 @@ class Network:
         self.gateways: list[str] = []
         self.uplinks: list[str] = []
         self.containers = 0
+        self.hosts: list[Other] = []
 
 
 class Interface:
@@ -141,6 +148,7 @@ def _network(configured: networks.Network, uplinks: "list[Uplink]") -> Network:
     kind = str(plugin["type"])
     traits = invoke.traits(kind)
     network = Network(configured.name, kind)
+    network.hosts = hosts.of_network(configured)
     network.subnets = list(dict.fromkeys(one.subnet for one in lease_usage.of_network(configured)))
     network.link = traits.host_link(plugin)
     if traits.on_parent:
@@ -201,6 +209,7 @@ def details(picture: Picture) -> "dict[str, Any]":
                 "out": one.out,
                 "uplinks": one.uplinks,
                 "containers": one.containers,
+                "hosts": hosts.details(one.hosts),
             }
             for one in picture.networks
         ],

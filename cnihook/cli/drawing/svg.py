@@ -8,11 +8,11 @@ like those of a bus, so that a hundred lines are as clear as one.
 """
 
 import math
-from html import escape
 
+from cnihook.cli.drawing import hosts
 from cnihook.cli.drawing.model import NO_WAY, Container, Interface, Network, Picture
+from cnihook.cli.drawing.shapes import CARD, DENSE_CARD, GAP, LETTER, LINE, PAD, at, safe
 from cnihook.cli.shared import listing
-from cnihook.cli.shared.terminal import printable
 
 _COLOURS = (
     "#2563eb", "#c2570c", "#059669", "#c026d3", "#7c3aed", "#0891b2", "#4d7c0f", "#be123c", "#4338ca",
@@ -26,15 +26,12 @@ _STATES = {
 }
 
 _MARGIN, _HEAD = 20, 54
-_OUT, _NET, _CARD = 172, 196, 208  # widths of the three kinds of boxes
+_OUT, _NET = 172, 196  # widths of the boxes of uplinks and networks
 _LINKS = 92  # between uplinks and networks
-_LINE, _PAD, _GAP = 15, 9, 10
 _LANE = 4
 _ASPECT = 1.5  # of width to height, about that of a screen
 _MOST_PORTS = 3
 _MANY = 60  # from this number of containers on, each gets less room
-_DENSE_CARD = 138
-_LETTER, _BOLD_LETTER = 6.7, 8.3  # approximate widths
 
 STYLE = """\
 .page{fill:#fff} text{font:11px "DejaVu Sans",Verdana,Arial,sans-serif;fill:#334155}
@@ -59,7 +56,7 @@ class _Card:
     def __init__(self, container: Container, dense: bool) -> None:
         self.container = container
         self.dense = dense
-        self.width = _DENSE_CARD if dense else _CARD
+        self.width = DENSE_CARD if dense else CARD
         self.lines: list[_Line] = []
         self.ports: list[str] = []
         for interface in container.interfaces:
@@ -69,14 +66,14 @@ class _Card:
             self.lines += [_Line(address) for address in others if not dense]
             self.ports += interface.ports
         names = [len(interface.ifname) for interface in container.interfaces]
-        self.indent = 24 if dense else 24 + int(max(names) * _LETTER) + 10
+        self.indent = 24 if dense else 24 + int(max(names) * LETTER) + 10
         if dense and self.ports:
             self.ports = [" ".join(map(_outside, self.ports))]
         elif len(self.ports) > _MOST_PORTS + 1:
             more = f"and {len(self.ports) - _MOST_PORTS} more"
             self.ports = [*self.ports[:_MOST_PORTS], more]
         self.limits = _limits(container)
-        self.height = 2 * _PAD + _LINE * (1 + len(self.lines) + len(self.ports) + len(self.limits))
+        self.height = 2 * PAD + LINE * (1 + len(self.lines) + len(self.ports) + len(self.limits))
         self.x = self.y = 0
 
 
@@ -100,9 +97,15 @@ class _Band:
         self.network = network
         self.colour = colour
         self.cards: list[_Card] = []
+        self.others: hosts.Card | None = None
         self.containers: list[Container] = []  # of the network, also those whose card is in another band
         self.y = self.height = 0
         self.about = _about(network)
+
+    @property
+    def boxes(self) -> "list[_Card | hosts.Card]":
+        """All that is beside the network's own box."""
+        return [*self.cards, *([self.others] if self.others else [])]
 
     @property
     def center(self) -> int:
@@ -110,7 +113,7 @@ class _Band:
 
     @property
     def least(self) -> int:
-        return 2 * _PAD + _LINE * (1 + len(self.about))
+        return 2 * PAD + LINE * (1 + len(self.about))
 
 
 def _about(network: Network) -> "list[str]":
@@ -141,24 +144,27 @@ class _Layout:
                 by_network[id(interface.network)].containers.append(container)
             for interface in others:
                 self.lanes.setdefault(id(interface.network), len(self.lanes))
+        for band in self.bands:
+            if band.network.hosts:
+                band.others = hosts.Card(band.network.hosts, dense)
         self.lane_room = _LANE * min(len(self.lanes), 12)
         self.net_x = _MARGIN + _OUT + _LINKS
-        self.cards_x = self.net_x + _NET + 2 * (_GAP + self.lane_room)
-        self.step = (_DENSE_CARD if dense else _CARD) + _GAP + self.lane_room
+        self.cards_x = self.net_x + _NET + 2 * (GAP + self.lane_room)
+        self.step = (DENSE_CARD if dense else CARD) + GAP + self.lane_room
         y = _HEAD
         widest = 1 if picture.containers else 0
         for band in self.bands:
             band.y = y
-            card_y = y + _GAP
-            for start in range(0, len(band.cards), columns):
-                row = band.cards[start : start + columns]
+            card_y = y + GAP
+            for start in range(0, len(band.boxes), columns):
+                row = band.boxes[start : start + columns]
                 widest = max(widest, len(row))
                 for place, card in enumerate(row):
                     card.x = self.cards_x + place * self.step
                     card.y = card_y
-                card_y += max(card.height for card in row) + _GAP
-            band.height = max(card_y - y, band.least + 2 * _GAP)
-            y += band.height + _GAP + 2 * self.lane_room
+                card_y += max(card.height for card in row) + GAP
+            band.height = max(card_y - y, band.least + 2 * GAP)
+            y += band.height + GAP + 2 * self.lane_room
         self.right = self.cards_x + widest * self.step - self.lane_room if widest else self.net_x + _NET
         self.width = self.right + _MARGIN
         self.height = max(y, 150)
@@ -168,7 +174,7 @@ class _Layout:
 
 
 def svg(picture: Picture) -> str:
-    most = max([network.containers for network in picture.networks], default=1)
+    most = max([network.containers + bool(network.hosts) for network in picture.networks], default=1)
     tried = [_Layout(picture, columns) for columns in range(1, max(min(most, 16), 1) + 1)]
     layout = min(tried, key=lambda one: abs(math.log(one.width / one.height / _ASPECT)))
     out, height = _ways_out(picture, layout)
@@ -176,56 +182,37 @@ def svg(picture: Picture) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {layout.width} {height}"'
         f' width="{layout.width}" height="{height}">',
-        f"<title>{_text(picture.title)}</title><style>{STYLE}</style>",
+        f"<title>{safe(picture.title)}</title><style>{STYLE}</style>",
         f'<rect class="page" width="{layout.width}" height="{height}"/>',
-        f'<text class="title" x="{_MARGIN}" y="32">{_text(picture.title)}</text>',
+        f'<text class="title" x="{_MARGIN}" y="32">{safe(picture.title)}</text>',
         *(_band(band, layout) for band in layout.bands),
         *out,
         *_lines(layout),
         *(_card(card, layout) for band in layout.bands for card in band.cards),
+        *(band.others.drawn() for band in layout.bands if band.others),
     ]
     if not layout.bands:
-        parts.append(_at(_MARGIN, _HEAD + 45, "no network is configured, and no container attached", "dim"))
+        parts.append(at(_MARGIN, _HEAD + 45, "no network is configured, and no container attached", "dim"))
     return "\n".join([*parts, "</svg>"]) + "\n"
-
-
-def _text(text: str) -> str:
-    return escape(printable(text))
-
-
-def _at(x: int, y: int, text: str, style: str = "", room: int = 0) -> str:
-    """Return a text element.  A text of more than `room` pixels is cut, and shown in full on hover.
-
-    It is cut in the middle, because names of a series differ at the end.
-    """
-    shown = printable(text)
-    whole = ""
-    letter = _BOLD_LETTER if style == "name" else _LETTER
-    if room and len(shown) * letter > room:
-        whole = f"<title>{_text(text)}</title>"
-        left = max(int(room / letter) - 1, 2)
-        shown = f"{shown[: left - left // 2]}…{shown[-(left // 2) :]}"
-    attributes = f' class="{style}"' if style else ""
-    return f'<text{attributes} x="{x}" y="{y}" xml:space="preserve">{whole}{escape(shown)}</text>'
 
 
 def _band(band: _Band, layout: _Layout) -> str:
     x, y, network = layout.net_x, band.y, band.network
-    whole = layout.right - x if band.cards else _NET
+    whole = layout.right - x if band.boxes else _NET
     lines = [
-        _at(x + 16, y + _GAP + _PAD + 4 + _LINE * (number + 1), text, "dim", _NET - 22)
+        at(x + 16, y + GAP + PAD + 4 + LINE * (number + 1), text, "dim", _NET - 22)
         for number, text in enumerate(band.about)
     ]
     dash = ' stroke-dasharray="5 3"' if network.out == NO_WAY else ""
     return (
-        f'<g class="network" data-network="{_text(network.name)}" data-of="{_ids(band.containers)}"'
-        f' data-search="{_text(" ".join([network.name, *band.about]))}">'
+        f'<g class="network" data-network="{safe(network.name)}" data-of="{_ids(band.containers)}"'
+        f' data-search="{safe(" ".join([network.name, *band.about]))}">'
         f'<rect x="{x}" y="{y}" width="{whole}" height="{band.height}" rx="8" fill="{band.colour}"'
         f' fill-opacity=".09"/>'
         f'<rect class="box" x="{x}" y="{y}" width="{_NET}" height="{band.height}" rx="8"'
         f' style="stroke:{band.colour}"{dash}/>'
         f'<rect x="{x}" y="{y}" width="7" height="{band.height}" rx="3" fill="{band.colour}"/>'
-        + _at(x + 16, y + _GAP + _PAD + 4, network.name, "name", _NET - 30)
+        + at(x + 16, y + GAP + PAD + 4, network.name, "name", _NET - 30)
         + "".join(lines)
         + "</g>"
     )
@@ -238,7 +225,7 @@ def _ways_out(picture: Picture, layout: _Layout) -> "tuple[list[str], int]":
     y = _HEAD
     for uplink in picture.uplinks:
         users = [band for band in layout.bands if uplink.dev in band.network.uplinks]
-        height = 2 * _PAD + _LINE * (1 + max(len(uplink.gateways), 1))
+        height = 2 * PAD + LINE * (1 + max(len(uplink.gateways), 1))
         middle = y + height // 2
         for band in users:
             parts.append(
@@ -251,16 +238,16 @@ def _ways_out(picture: Picture, layout: _Layout) -> "tuple[list[str], int]":
             labels.append(
                 f'<rect class="pill" x="{label - 24}" y="{label_y - 9}" width="48" height="17" rx="8"/>'
                 f'<text class="port" x="{label}" y="{label_y + 4}" text-anchor="middle">'
-                f"{_text(band.network.out)}</text>"
+                f"{safe(band.network.out)}</text>"
             )
         parts.append(f'<rect class="box" x="{_MARGIN}" y="{y}" width="{_OUT}" height="{height}" rx="8"/>')
-        parts.append(_at(_MARGIN + 12, y + _PAD + 11, f"{uplink.dev}  ", "name", _OUT - 20))
+        parts.append(at(_MARGIN + 12, y + PAD + 11, f"{uplink.dev}  ", "name", _OUT - 20))
         for number, gateway in enumerate(uplink.gateways or ["no default route"]):
             text = f"via {gateway}" if uplink.gateways else gateway
-            parts.append(_at(_MARGIN + 12, y + _PAD + 11 + _LINE * (number + 1), text, "dim", _OUT - 16))
-        y += height + _GAP
+            parts.append(at(_MARGIN + 12, y + PAD + 11 + LINE * (number + 1), text, "dim", _OUT - 16))
+        y += height + GAP
     if not picture.uplinks:
-        parts.append(_at(_MARGIN, y + 14, "no way out: no default route", "dim"))
+        parts.append(at(_MARGIN, y + 14, "no way out: no default route", "dim"))
         y += 30
     return _published(picture, parts + labels, y, max(layout.height - y, 0))
 
@@ -276,19 +263,19 @@ def _published(picture: Picture, parts: "list[str]", y: int, room: int) -> "tupl
     if not ports:
         return parts, y
     ports.sort(key=lambda one: (len(one[0].partition("->")[0]), one[0]))
-    most = max(room // _LINE - 3, 8)
+    most = max(room // LINE - 3, 8)
     shown = ports if len(ports) <= most + 1 else ports[:most]
     y += 6
-    parts.append(_at(_MARGIN, y + 12, f"published ports ({len(ports)})", "name"))
+    parts.append(at(_MARGIN, y + 12, f"published ports ({len(ports)})", "name"))
     for port, container in shown:
-        y += _LINE
+        y += LINE
         outside, _, inside = port.partition("->")
         number, _, protocol = inside.partition("/")
-        text = _at(_MARGIN, y + 14, f"{outside}/{protocol} → {container.label}:{number}", "", _OUT + 8)
+        text = at(_MARGIN, y + 14, f"{outside}/{protocol} → {container.label}:{number}", "", _OUT + 8)
         parts.append(f'<g data-of="{_ids([container])}">{text}</g>')
     if len(shown) < len(ports):
-        y += _LINE
-        parts.append(_at(_MARGIN, y + 14, f"and {len(ports) - len(shown)} more", "dim"))
+        y += LINE
+        parts.append(at(_MARGIN, y + 14, f"and {len(ports) - len(shown)} more", "dim"))
     return parts, y + 24
 
 
@@ -307,11 +294,11 @@ def _lines(layout: _Layout) -> "list[str]":
                     continue
                 target = layout.band_of[id(interface.network)]
                 lane = layout.lane(interface.network)
-                y = card.y + _PAD + 7 + _LINE * (number + 1)
-                beside = card.x - _GAP // 2 - lane
+                y = card.y + PAD + 7 + LINE * (number + 1)
+                beside = card.x - GAP // 2 - lane
                 below = target.y > band.y
                 between = band.y + band.height + 5 + lane if below else band.y - 5 - lane
-                rail = layout.net_x + _NET + _GAP // 2 + 3 + lane
+                rail = layout.net_x + _NET + GAP // 2 + 3 + lane
                 end = target.center
                 points = [(card.x, y), (beside, y), (beside, between), (rail, between), (rail, end)]
                 points.append((layout.net_x + _NET, end))
@@ -326,7 +313,7 @@ def _lines(layout: _Layout) -> "list[str]":
 
 def _ids(containers: "list[Container]") -> str:
     """Return what connects a part with its containers, for the search."""
-    return _text(" ".join(dict.fromkeys(container.id for container in containers)))
+    return safe(" ".join(dict.fromkeys(container.id for container in containers)))
 
 
 def _card(card: _Card, layout: _Layout) -> str:
@@ -335,31 +322,31 @@ def _card(card: _Card, layout: _Layout) -> str:
     about = [container.id, container.state]
     for one in container.interfaces:
         about.append(" ".join([one.network.name, one.ifname, *one.addresses, *one.ports, *one.limits]))
-    title = "\n".join(map(_text, about))
+    title = "\n".join(map(safe, about))
     parts = [
-        f'<g class="container {container.state}" data-id="{_text(container.id)}"'
-        f' data-search="{_text(" ".join(about))}">',
+        f'<g class="container {container.state}" data-id="{safe(container.id)}"'
+        f' data-search="{safe(" ".join(about))}">',
         f"<title>{title}</title>",
         f'<rect class="card" x="{x}" y="{y}" width="{card.width}" height="{card.height}" rx="6"/>',
-        f'<circle cx="{x + card.width - 12}" cy="{y + _PAD + 6}" r="4" fill="{_STATES[container.state]}"/>',
+        f'<circle cx="{x + card.width - 12}" cy="{y + PAD + 6}" r="4" fill="{_STATES[container.state]}"/>',
     ]
     state = "" if card.dense or container.state == listing.ATTACHED else f"  {container.state}"
-    parts.append(_at(x + 10, y + _PAD + 10, container.label + state, "name", card.width - 30))
-    line = y + _PAD + 10
+    parts.append(at(x + 10, y + PAD + 10, container.label + state, "name", card.width - 30))
+    line = y + PAD + 10
     for each in card.lines:
-        line += _LINE
+        line += LINE
         if each.interface:
             colour = layout.band_of[id(each.interface.network)].colour
             parts.append(f'<rect x="{x + 10}" y="{line - 8}" width="8" height="8" rx="2" fill="{colour}"/>')
             if not card.dense:
-                parts.append(_at(x + 24, line, each.interface.ifname, "dim"))
-        parts.append(_at(x + card.indent, line, each.text, "", card.width - card.indent - 6))
+                parts.append(at(x + 24, line, each.interface.ifname, "dim"))
+        parts.append(at(x + card.indent, line, each.text, "", card.width - card.indent - 6))
     pills = [("pill", port.replace("->", " → ")) for port in card.ports]
     for style, shown in [*pills, *(("limit", text) for text in card.limits)]:
-        line += _LINE
-        width = min(int(len(shown) * _LETTER) + 12, card.width - 32)
+        line += LINE
+        width = min(int(len(shown) * LETTER) + 12, card.width - 32)
         parts.append(
             f'<rect class="{style}" x="{x + 22}" y="{line - 10}" width="{width}" height="13" rx="6"/>'
-            + _at(x + 28, line, shown, "port", card.width - 40)
+            + at(x + 28, line, shown, "port", card.width - 40)
         )
     return "".join([*parts, "</g>"])

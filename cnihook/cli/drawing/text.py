@@ -3,6 +3,7 @@
 
 from collections.abc import Iterator
 
+from cnihook.cli.drawing import hosts
 from cnihook.cli.drawing.model import NO_WAY, Container, Interface, Network, Picture, Uplink
 from cnihook.cli.shared import listing
 from cnihook.cli.shared.terminal import Style, cut, cut_middle, printable
@@ -52,7 +53,8 @@ def _of_network(
     on = list(_on(picture, network))
     label = max((len(printable(container.label)) for container, _ in on), default=0) if width > 79 else 0
     for number, (container, interface) in enumerate(on):
-        before, below = (prefix + rest + each for each in _branch(branch, number == len(on) - 1))
+        is_last = number == len(on) - 1 and not network.hosts
+        before, below = (prefix + rest + each for each in _branch(branch, is_last))
         words = [interface.ifname, *interface.addresses, *interface.ports, _limits(interface)]
         if interface.state != listing.ATTACHED:
             words.insert(0, interface.state)
@@ -60,6 +62,26 @@ def _of_network(
         name = cut_middle(printable(container.label), room).ljust(min(label, room))
         texts = _wrapped(before, below, [name, *words], width)
         colour = listing.COLOURS[interface.state] if interface.state != listing.ATTACHED else ""
+        lines.append(before + style(texts[0].removeprefix(before), colour))
+        lines += [below + style(text.removeprefix(below), colour) for text in texts[1:]]
+    return lines + (_other_hosts(network, prefix + rest, branch, style, width) if network.hosts else [])
+
+
+def _other_hosts(
+    network: Network, prefix: str, branch: "tuple[str, ...]", style: Style, width: int
+) -> "list[str]":
+    """Return the last entry of a network that several hosts share: the others, and their blocks."""
+    first, rest = _branch(branch, True)
+    lines = _wrapped(prefix + first, prefix + rest, [hosts.summary(network.hosts), hosts.NOTE], width)
+    some, more = hosts.shown(network.hosts)
+    entries = [
+        ([host.name, host.address, *host.blocks, host.state], hosts.STYLES[host.state]) for host in some
+    ]
+    entries += [([more], "")] if more else []
+    for number, (words, colour) in enumerate(entries):
+        before, below = (prefix + rest + each for each in _branch(branch, number == len(entries) - 1))
+        room = max((width - len(before)) // 2, 8)
+        texts = _wrapped(before, below, [cut_middle(words[0], room), *words[1:]], width)
         lines.append(before + style(texts[0].removeprefix(before), colour))
         lines += [below + style(text.removeprefix(below), colour) for text in texts[1:]]
     return lines
@@ -126,6 +148,9 @@ def dot(picture: Picture) -> str:
         lines.append(f'  n{number} [label={_quoted(chr(10).join(_about(network)))}, style="filled,bold"];')
         for dev in network.uplinks:
             lines.append(f"  u{devs.index(dev)} -- n{number} [label={_quoted(network.out)}];")
+        if network.hosts:
+            label = _quoted("\n".join(hosts.lines(network.hosts)))
+            lines += [f"  h{number} [label={label}, style=dashed];", f"  n{number} -- h{number};"]
     for number, container in enumerate(picture.containers):
         ports = [port for interface in container.interfaces for port in interface.ports]
         label = _quoted("\n".join([container.label, *ports]))
@@ -157,6 +182,9 @@ def mermaid(picture: Picture) -> str:
             lines.append(f"  style n{number} stroke-dasharray: 4")
         for dev in network.uplinks:
             lines.append(f"  u{devs.index(dev)} ---|{_in_mermaid([network.out])}| n{number}")
+        if network.hosts:
+            lines.append(f"  h{number}({_in_mermaid(hosts.lines(network.hosts))})")
+            lines += [f"  style h{number} stroke-dasharray: 2", f"  n{number} --- h{number}"]
     for number, container in enumerate(picture.containers):
         ports = [port for interface in container.interfaces for port in interface.ports]
         lines.append(f"  c{number}({_in_mermaid([container.label, *ports])})")

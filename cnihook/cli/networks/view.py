@@ -5,13 +5,14 @@ from cnihook.cli.networks import store
 from cnihook.cli.shared.listing import Row
 from cnihook.doctor.addresses import subnets_of
 from cnihook.doctor.finding import plugins_of
+from cnihook.ipam import block
 from cnihook.runtime.networks import Network
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-SCOPE = "local"  # docker also has networks of several hosts
+HERE, SHARED = "local", "global"  # scopes of docker: a network of one host, or of several
 
 
 class View:
@@ -27,6 +28,7 @@ class View:
         self._plugins = plugins_of(network)
         self._first = self._plugins[0]
         self.driver = self._first.type
+        self.scope = SHARED if block.network_of(network.plugins[0]) else HERE
         self.subnets = sorted(map(str, subnets_of(self._first)))
 
     @property
@@ -53,7 +55,7 @@ class View:
             "Internal": str(self.is_internal).lower(),
             "Labels": ",".join(f"{key}={value}" for key, value in sorted(self.labels.items())),
             "Name": self.name,
-            "Scope": SCOPE,
+            "Scope": self.scope,
             "Subnets": ",".join(self.subnets),
             "Containers": ",".join(self.containers),
         }
@@ -64,7 +66,7 @@ class View:
             "Name": self.name,
             "Id": self.id,
             "Created": self.created,
-            "Scope": SCOPE,
+            "Scope": self.scope,
             "Driver": self.driver,
             "EnableIPv6": self.has_ipv6,
             "IPAM": {"Driver": self._first.ipam, "Config": self._ranges()},
