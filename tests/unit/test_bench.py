@@ -10,10 +10,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.support.bench import figures, page, plot
+from tests.support.bench import cluster, figures, page, plot
 from tests.support.bench.machine import CHECKOUT, Cost
 from tests.support.bench.samples import BEFORE, HOOK, NEWEST, REFERENCE, Results
-from tests.support.bench.session import in_turn
+from tests.support.bench.session import Run, in_turn
 from tests.support.bench.steps import BARE, CALLS, IMPORTS, KERNEL, TOOK, WHOLE
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -77,6 +77,15 @@ def test_text_shows_a_failure_and_a_busy_machine() -> None:
 
     assert "ADD, time: cnihook" in quiet and "fails: no buffer space" in quiet
     assert "busy" in busy and "busy" not in quiet
+
+
+def test_group_without_its_program_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    run = Run(rounds=1, attached=[1], ports=1)
+    cluster.starts(run)
+    text = figures.report(data(run.results))
+
+    assert re.findall("(ADD|DEL): etcd alive +fails: etcd is not installed", text) == ["ADD", "DEL"]
 
 
 def test_pictures_show_each_program_by_line_mark_and_colour() -> None:

@@ -23,7 +23,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from tests.support.bench import figures, loads, page, plot, starts, steps
+from tests.support.bench import cluster, figures, loads, page, plot, starts, steps
 from tests.support.bench.machine import CHECKOUT, FailedError
 from tests.support.bench.programs import version_of
 from tests.support.bench.session import REFERENCE_FOLDER, Run, progress
@@ -42,6 +42,7 @@ GROUPS: "dict[str, tuple[str, Callable[[Run], None], bool]]" = {
     "growth": ("a container beside 1, 10, 100, 300, 1000 attached ones", loads.growth, False),
     "throughput": ("calls a second, with 1 to 32 at once", loads.throughput, False),
     "many-ports": (f"one container with {loads.MANY_PORTS} ports", loads.many_ports, False),
+    "cluster": ("a container on a network of several hosts, etcd alive and dead", cluster.starts, False),
     "gc": (f"`cnihook gc` with {loads.DEAD} dead containers", loads.collection, False),
 }
 _REST = 0.95  # the share of a second that a processor has nothing to do

@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 from cnihook.linux import libc
 
 CHECKOUT = os.path.realpath(f"{__file__}/../../../..")
-PLAIN, CHAIN = "plain", "chain"
-FOLDERS = {PLAIN: "/etc/cni/plain.d", CHAIN: "/etc/cni/chain.d"}
+PLAIN, CHAIN, CLUSTER = "plain", "chain", "cluster"
+FOLDERS = {name: f"/etc/cni/{name}.d" for name in (PLAIN, CHAIN, CLUSTER)}
 _BRIDGE: dict[str, Any] = {"type": "bridge", "isGateway": True, "ipMasq": True}
 _IPAM: dict[str, Any] = {"type": "host-local", "routes": [{"dst": "0.0.0.0/0"}]}
-# The plugins of each network.
+# The plugins of each network; `cnihook cluster join` writes those of CLUSTER.
 PLUGINS: dict[str, list[dict[str, Any]]] = {
     PLAIN: [{**_BRIDGE, "bridge": "bench0", "ipam": {**_IPAM, "subnet": "10.99.0.0/16"}}],
     CHAIN: [
@@ -113,7 +113,7 @@ def configuration(name: str, plugin: "dict[str, Any]") -> "dict[str, Any]":
 
 # Processes
 
-_containers: set[int] = set()  # the PIDs of children that stay
+_staying: set[int] = set()  # the PIDs of children that stay
 
 
 def _start(spawn: Spawn, slot: int = 0) -> "tuple[int, float]":
@@ -158,7 +158,7 @@ def _finish_orphans() -> float:
     deadline = time.monotonic() + _LEFT_RUNNING
     while True:
         with open(f"/proc/self/task/{os.getpid()}/children") as file:
-            orphans = set(map(int, file.read().split())) - _containers
+            orphans = set(map(int, file.read().split())) - _staying
         if not orphans:
             return cpu
         for pid in orphans:
@@ -212,19 +212,26 @@ def perform_together(operations: "list[Operation]", at_once: int) -> float:
     return seconds
 
 
-class Sandbox:
+class Daemon:
+    """A process that runs until end()."""
+
+    def __init__(self, *argv: str) -> None:
+        null = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in range(3)]
+        self.pid = os.posix_spawnp(argv[0], argv, os.environ, file_actions=null)
+        _staying.add(self.pid)
+
+    def end(self) -> None:
+        if self.pid in _staying:
+            os.kill(self.pid, 9)
+            os.waitpid(self.pid, 0)
+            _staying.remove(self.pid)
+
+
+class Sandbox(Daemon):
     """A process in a network namespace of its own, as a container runtime has it before createRuntime."""
 
     def __init__(self) -> None:
-        argv = ["unshare", "--net", "sleep", "infinity"]
-        self.pid = os.posix_spawnp(argv[0], argv, os.environ)
-        _containers.add(self.pid)
+        super().__init__("unshare", "--net", "sleep", "infinity")
         own = os.readlink("/proc/self/ns/net")
         while os.readlink(f"/proc/{self.pid}/ns/net") == own:
             time.sleep(0.001)
-
-    def end(self) -> None:
-        if self.pid in _containers:
-            os.kill(self.pid, 9)
-            os.waitpid(self.pid, 0)
-            _containers.remove(self.pid)
