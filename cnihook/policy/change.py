@@ -106,7 +106,7 @@ class Change:
 
 
 def _endpoints() -> "list[endpoint.Endpoint]":
-    return endpoint.of_records(records.all_records(unreadable=[]))
+    return endpoint.of_records(records.all_records())
 
 
 def world() -> World:
@@ -219,6 +219,8 @@ def denied_flows(policies: Policies, present: World) -> "DeniedFlows":
 def differences(policies: Policies) -> "list[tuple[str, str]]":
     """Return (container ID, text) for each container whose policies are not in force."""
     desired = enforcement.desired_now(policies)
+    for problem in desired.unreadable:
+        raise problem
     lines = kernel.differences(desired)
     if desired.inside() or kernel.has_inside():
         from cnihook.policy import inside  # few networks need it

@@ -34,6 +34,7 @@ class Desired:
         attached; None: those of all other owners.
         """
         self.kept = None if kept is None else set(kept)
+        self.unreadable: list[OSError] = []  # records of containers that are not among the endpoints
         self.endpoints = [one for one in endpoints if one.addresses]
         self.compiled: dict[str, Compiled] = {}
         self.sides: dict[str, list[Compiled]] = {}  # by owner

@@ -269,13 +269,16 @@ def desired_now(policies: Policies, own: "Endpoint | None" = None, *, without: s
     CniError if a policy that selects a container cannot be enforced.
     """
     damaged: list[records.DamagedRecordError] = []
-    present = records.all_records(damaged=damaged, unreadable=[])
+    unreadable: list[OSError] = []
+    present = records.all_records(damaged=damaged, unreadable=unreadable)
     endpoints = endpoint.of_records(present)
     if own:
         without = own.owner
     endpoints = [one for one in endpoints if one.owner != without] + ([own] if own else [])
     kept = {endpoint.owner_of(record) for record in present if record.result is None} - {without}
-    return Desired(endpoints, policies, None if damaged else kept)
+    desired = Desired(endpoints, policies, None if damaged or unreadable else kept)
+    desired.unreadable = unreadable
+    return desired
 
 
 def exists() -> bool:
@@ -284,7 +287,10 @@ def exists() -> bool:
 
 
 def sync_all(policies: "Policies | None" = None) -> None:
-    """Put the policies in force for all containers.  The caller holds the lock `policy`."""
+    """Put the policies in force for all containers.  The caller holds the lock `policy`.
+
+    Raises OSError if the record of a container cannot be read; what that container had stays in force.
+    """
     with locks.nft("policies"):
         desired = desired_now(policies or store.load())
         kernel.sync(desired)
@@ -298,6 +304,8 @@ def sync_all(policies: "Policies | None" = None) -> None:
         sides = [(one, [each.side for each in desired.sides[one.owner]]) for one in desired.endpoints]
         kept = None if desired.kept is None else {owner.split()[1] for owner in desired.kept}
         resolving.sync(sides, kept)
+    for problem in desired.unreadable:
+        raise problem
 
 
 def sync_late_starts() -> None:
@@ -305,7 +313,7 @@ def sync_late_starts() -> None:
 
     They may have read the policies before a change.  The caller holds no lock.
     """
-    late = {record.container_id for record in records.all_records(unreadable=[]) if record.result is None}
+    late = {record.container_id for record in records.all_records() if record.result is None}
     for container_id in sorted(late):
         with locks.container(container_id, "policy"):
             pass

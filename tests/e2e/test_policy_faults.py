@@ -77,6 +77,27 @@ def test_apply_that_is_killed_or_fails_leaves_no_gap(stage: Host) -> None:
 
 
 @pytest.mark.needs("strace")
+def test_container_whose_record_cannot_be_read_keeps_its_policy(stage: Host) -> None:
+    """Each command about policies fails with one line, and nothing is removed."""
+    outside = stage.outside()
+    configure(stage, network("ptp"))
+    one = Sandbox(stage, "one")
+    apply(stage, rules(80))
+    stage.write("/run/.host/new.json", json.dumps(rules(81)))
+    record = f"{RESULTS}/front-one-eth0"
+    for command in ("apply /run/.host/new.json", "apply", "diff", "delete all"):
+        argv = ("/usr/bin/python3", "-IS", CNIHOOK, "policy", *command.split())
+        process = stage.run(*fault("read", "error=EIO", record), *argv, check=False)
+        assert (process.returncode, process.stderr.count("\n")) == (1, 1), process
+        assert record in process.stderr
+        assert not tcp(one.space, outside, Outside.ADDRESS, 81, expected=False)
+        assert tcp(one.space, outside, Outside.ADDRESS, 80, expected=True)
+    assert policy(stage, "diff") == []
+    policy(stage, "delete", "all")
+    one.stop()
+
+
+@pytest.mark.needs("strace")
 def test_start_that_cannot_put_its_policy_in_force_fails(stage: Host) -> None:
     """The error of the kernel is in one line, the address is free again, and a later start works."""
     configure(stage, network("ptp"))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The operations that a soak interrupts, and the ways to release what they left."""
 
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -9,10 +10,11 @@ from typing import Any
 
 from tests.support.plugins.cni import CHECKOUT
 from tests.support.soak import state
-from tests.support.soak.rig import PYTHON, Box, Problem, Rig
+from tests.support.soak.rig import PYTHON, Box, Problem, Rig, write
 from tests.support.soak.tracer import Fault, Outcome
 
 ID = "c1"
+NEW_POLICY = "/run/.host/new-policy.json"
 PORTS = {"cnihook.publish": "8080:80"}
 UPDATE = (
     "update",
@@ -125,6 +127,13 @@ def release(rig: Rig, box: Box, way: str) -> None:
         rig.must(rig.command("repair", box.id), "repair")
         rig.must(rig.command("check", box.id), "check after repair")
         way = "poststop"
+    elif way == "policy":
+        _apply(rig, _policy("80"))
+        outcome = rig.must(rig.command("policy", "diff"), "policy diff")
+        if outcome.stdout:
+            raise Problem(f"policy diff: {outcome.stdout}")
+        rig.must(rig.command("check", box.id), "check after a policy is applied again")
+        way = "poststop"
     box.kill()
     if way == "poststop":
         rig.must(rig.hook("poststop", box), "poststop")
@@ -210,6 +219,25 @@ def _edited(rig: Rig) -> Box:
     return box
 
 
+def _limited(rig: Rig) -> Box:
+    """Return a container with a policy, and write another one."""
+    _apply(rig, _policy("80"))
+    box = _attached(_plain_box)(rig)
+    write(NEW_POLICY, json.dumps(_policy("81")))
+    return box
+
+
+def _policy(port: str) -> dict[str, Any]:
+    rule = {"to": ["10.9.0.0/16", "fd09::/64"], "ports": [port]}
+    return {"name": "box", "select": {"containers": [ID]}, "egress": {"allow": [rule]}}
+
+
+def _apply(rig: Rig, policy: Mapping[str, Any]) -> None:
+    path = "/run/.host/policy.json"
+    write(path, json.dumps(policy))
+    rig.must(rig.command("policy", "apply", path), "policy apply")
+
+
 def _hook(event: str) -> "Callable[[Rig, Box, Fault | None, bool], Outcome]":
     return lambda rig, box, fault, record: rig.hook(event, box, fault, record=record)
 
@@ -274,6 +302,7 @@ SCENARIOS = {
         Scenario(
             "apply", {"full": FULL}, _edited, _command("apply", "full"), ("repair", *HOOK), neighbours=(0,)
         ),
+        Scenario("policy", {"ptp": PTP}, _limited, _command("policy", "apply", NEW_POLICY), ("policy",)),
         Scenario("repair", {"full": FULL}, _harmed, _command("repair", ID), HOOK, neighbours=(0,)),
         Scenario(
             "names",
