@@ -114,12 +114,13 @@ class Liveness(threading.Thread):
             self._store.revoke(lease)
 
     def _look(self) -> None:
-        """Read which agents run.  Raises StoreError."""
+        """Read which agents run, if the store lists this one.  Raises StoreError."""
         now = time.monotonic()
         if now >= self._look_at:
             items, _revision = self._store.items(under(self._prefix))
             self._look_at = now + len(items) * _PAUSE
-            self._post(Seen(frozenset(item.key.removeprefix(self._prefix) for item in items)))
+            if any(item.key == self._key for item in items):
+                self._post(Seen(frozenset(item.key.removeprefix(self._prefix) for item in items)))
 
     def end(self) -> None:
         """Delete the key: this agent stops."""

@@ -109,6 +109,8 @@ def test_agent_of_a_node_makes_its_routes(host: Host, tmp_path: Path) -> None:
         wait_for_routes(host)
         server.put(annotated)
         wait_for_routes(host, "10.244.2.0/24")
+        status = json.loads(host.read("/run/cnihook/cluster/pods.json"))
+        assert status["connected"] and status["absent"] is None  # the API server does not say it
         end(agent)
         port = server.port
 
