@@ -9,7 +9,9 @@ import time
 from importlib import import_module
 
 import cnihook
+from cnihook import codecache
 from cnihook.cli import main as program
+from cnihook.cli import ps
 from cnihook.cli.shared import arguments
 from tests.support.host import forkserver
 
@@ -22,6 +24,9 @@ def main() -> None:
     for module in pkgutil.walk_packages(cnihook.__path__, "cnihook."):
         if not module.name.startswith(NOT_LOADED):
             import_module(module.name)
+    codecache.install_finder()
+    # Have what every command needs in memory: compiled expressions, and the texts of argparse.  1.2 of 7 ms.
+    ps.parser().parse_args([])
     forkserver.serve(socket.socket(fileno=int(sys.argv[1])), run)
 
 

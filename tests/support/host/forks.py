@@ -50,6 +50,8 @@ class Forks:
             self._server = subprocess.Popen(
                 [*argv, str(server.fileno())],
                 cwd=CHECKOUT,
+                # Otherwise each fork would look up the functions of libraries again: 0.3 ms.
+                env={**os.environ, "LD_BIND_NOW": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[server.fileno()],

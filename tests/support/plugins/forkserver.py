@@ -13,6 +13,7 @@ import sys
 from importlib import import_module
 
 import cnihook
+from cnihook import codecache
 from cnihook.protocol import executable
 from tests.support.host import forkserver
 from tests.support.plugins import cut_short
@@ -33,6 +34,7 @@ def load() -> None:
         for module in pkgutil.iter_modules([f"{path}/{package}"], f"cnihook.{package}."):
             if not module.ispkg:
                 import_module(module.name)
+    codecache.install_finder()  # otherwise each call would read the list of the modules: 0.6 ms
 
 
 def run(request: tuple[str, dict[str, str], int]) -> None:
