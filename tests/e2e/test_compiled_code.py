@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,14 +33,39 @@ PROGRAMS = {
 }
 
 
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
+def copy(folder: Path) -> Path:
     """Copy the checkout without compiled code, as if no program had run yet."""
-    tree = tmp_path / "checkout"
+    tree = folder / "checkout"
     tree.mkdir(mode=0o755)
     for name in ("cnihook", "scripts"):
         shutil.copytree(CHECKOUT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
     return tree
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy(tmp_path_factory.mktemp("compiled"))
+
+
+@pytest.fixture
+def checkout(tree: Path) -> Path:
+    """Return a copy of the checkout without compiled code.  Tests that do not change sources share it."""
+    remove_caches(tree)
+    return tree
+
+
+@pytest.fixture
+def compiled(tree: Path) -> Iterator[Path]:
+    """Yield a copy of the checkout in which programs may have run, and remove what is planted there.
+
+    To compile all modules for each test would take half a second.
+    """
+    for path in tree.glob("cnihook/__pycache__/modules.*"):
+        path.unlink()
+    yield tree
+    for folder in caches(tree):
+        if any(b"planted code runs" in path.read_bytes() for path in folder.iterdir()):
+            shutil.rmtree(folder)
 
 
 def run(host: Host, checkout: Path, *argv: str) -> subprocess.CompletedProcess[str]:
@@ -53,6 +79,9 @@ def install_plugins(host: Host, checkout: Path) -> None:
     run(
         host, checkout, "scripts/cnihook", "install-plugins", str(checkout / "plugins"), "--plugin", "bridge"
     )
+
+
+def remove_caches(checkout: Path) -> None:
     for folder in caches(checkout):
         shutil.rmtree(folder)
 
@@ -72,7 +101,9 @@ def writable_by_others(checkout: Path) -> list[Path]:
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_first_start_writes_nothing_that_others_can_write(host: Host, checkout: Path, program: str) -> None:
-    install_plugins(host, checkout)
+    if program == "plugin":
+        install_plugins(host, checkout)
+        remove_caches(checkout)
 
     host.leaves("dir /run/crun", "dir /run/runc")
     for _ in range(2):
@@ -92,40 +123,39 @@ def test_start_by_module_name_writes_nothing_that_others_can_write(checkout: Pat
         assert writable_by_others(checkout) == []
 
 
-def plant(checkout: Path, module: str) -> None:
+def plant(checkout: Path, *modules: str) -> None:
     """Write compiled code with the source's size and time, so that Python uses it for the source."""
-    source = checkout / "cnihook" / module
-    harmful = checkout / "harmful.py"
-    harmful.write_text(PLANTED)
     script = (
         "import importlib._bootstrap_external as b, importlib.util as u, os, sys\n"
-        "source, harmful = sys.argv[1:]\n"
-        "code = compile(open(harmful).read(), source, 'exec')\n"
-        "status = os.stat(source)\n"
-        "path = u.cache_from_source(source)\n"
-        "os.makedirs(os.path.dirname(path), exist_ok=True)\n"
-        "data = b._code_to_timestamp_pyc(code, int(status.st_mtime), status.st_size)\n"
-        "open(path, 'wb').write(data)\n"
+        "harmful, *sources = sys.argv[1:]\n"
+        "for source in sources:\n"
+        "    code = compile(harmful, source, 'exec')\n"
+        "    status = os.stat(source)\n"
+        "    path = u.cache_from_source(source)\n"
+        "    os.makedirs(os.path.dirname(path), exist_ok=True)\n"
+        "    data = b._code_to_timestamp_pyc(code, int(status.st_mtime), status.st_size)\n"
+        "    open(path, 'wb').write(data)\n"
     )
-    subprocess.run([PYTHON, "-IS", "-c", script, str(source), str(harmful)], check=True)
+    sources = [checkout / "cnihook" / module for module in modules]
+    subprocess.run([PYTHON, "-IS", "-c", script, PLANTED, *sources], check=True)
 
 
 MODULES = ["__init__.py", "cli/__init__.py", "cli/main.py", "codecache.py", "log.py", "hook.py"]
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_planted_code_runs_in_a_safe_folder(host: Host, checkout: Path, module: str) -> None:
+def test_planted_code_runs_in_a_safe_folder(host: Host, compiled: Path, module: str) -> None:
     """Prove that plant() works, so that the next test means something."""
-    plant(checkout, module)
-    outcome = run(host, checkout, "scripts/cnihook", "poststop")
+    plant(compiled, module)
+    outcome = run(host, compiled, "scripts/cnihook", "poststop")
     assert "planted" in outcome.stderr
 
 
 @pytest.mark.parametrize("how", ["every user", "another group", "another owner"])
 @pytest.mark.parametrize("module", MODULES)
-def test_planted_code_does_not_run(host: Host, checkout: Path, module: str, how: str) -> None:
-    plant(checkout, module)
-    folder = (checkout / "cnihook" / module).with_name("__pycache__")
+def test_planted_code_does_not_run(host: Host, compiled: Path, module: str, how: str) -> None:
+    plant(compiled, module)
+    folder = (compiled / "cnihook" / module).with_name("__pycache__")
     if how == "every user":
         folder.chmod(0o777)
     elif how == "another group":
@@ -134,28 +164,30 @@ def test_planted_code_does_not_run(host: Host, checkout: Path, module: str, how:
     else:
         os.chown(folder, 12345, 0)
 
-    outcome = run(host, checkout, "scripts/cnihook", "poststop")
+    outcome = run(host, compiled, "scripts/cnihook", "poststop")
 
     assert (outcome.returncode, outcome.stderr) == (0, "")
     assert not folder.exists(), "it is removed"
-    assert run(host, checkout, "scripts/cnihook", "poststop").returncode == 0
+    assert run(host, compiled, "scripts/cnihook", "poststop").returncode == 0
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_no_program_runs_planted_code(host: Host, checkout: Path, program: str) -> None:
-    install_plugins(host, checkout)
-    for module in (
+def test_no_program_runs_planted_code(host: Host, compiled: Path, program: str) -> None:
+    if program == "plugin":
+        install_plugins(host, compiled)
+    modules = (
         "__init__.py",
         "cli/__init__.py",
         "fast/__init__.py",
         "process/command.py",
         "sdk/__init__.py",
-    ):
-        plant(checkout, module)
-        (checkout / "cnihook" / module).with_name("__pycache__").chmod(0o777)
+    )
+    plant(compiled, *modules)
+    for module in modules:
+        (compiled / "cnihook" / module).with_name("__pycache__").chmod(0o777)
 
     host.leaves("dir /run/crun", "dir /run/runc")
-    outcome = run(host, checkout, *PROGRAMS[program])
+    outcome = run(host, compiled, *PROGRAMS[program])
 
     assert "planted" not in outcome.stderr
     assert outcome.returncode == 0, outcome.stderr
@@ -212,7 +244,8 @@ def test_user_without_rights_cannot_compile(host: Host) -> None:
     assert "belongs to user" in outcome.stderr and "run the command as root" in outcome.stderr
 
 
-def test_checkout_that_a_group_shares_keeps_its_compiled_code(host: Host, checkout: Path) -> None:
+def test_checkout_that_a_group_shares_keeps_its_compiled_code(host: Host, tmp_path: Path) -> None:
+    checkout = copy(tmp_path)
     for path in [checkout, *checkout.rglob("*")]:
         os.chown(path, 12345, 12345)
         path.chmod(path.stat().st_mode | 0o020)
