@@ -9,7 +9,6 @@ plugin.  It prints the outcomes as JSON.
 import json
 import os
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from cnihook.conformance import plugin_checks, profiles
 from cnihook.conformance.case import Subject
 from cnihook.conformance.run import run_checks, run_pairs, work_of
 from tests.support.host.forks import CHECKOUT
-from tests.support.plugins.forked_conformance import fork_plugins
+from tests.support.plugins.forked_conformance import fork_plugins, program
 
 LAUNCHER = """\
 #!/usr/bin/python3 -IS
@@ -49,9 +48,12 @@ def main() -> None:
     subjects = [small_plugin(folder / str(n), *one) for n, one in enumerate(order["plugins"])]
     broken = {one.executable: rules for one, (_kind, rules) in zip(subjects, order["plugins"], strict=True)}
 
+    names = ("small_protocol", "small_plugin")
+    small = program(*(f"tests.support.plugins.{name}" for name in names))
+
     def serve(executable: str) -> None:
         os.environ["BROKEN"] = broken[executable]
-        import_module("tests.support.plugins.small_plugin")
+        small()
 
     fork_plugins(serve)
     checks = plugin_checks.checks.checks

@@ -10,13 +10,12 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 
 from cnihook.conformance import runtime_checks
 from cnihook.conformance.run import Work, run_checks
 from cnihook.conformance.runtime import RuntimeCase, run_runtime
 from tests.support.host.forks import CHECKOUT
-from tests.support.plugins.forked_conformance import fork_runtimes
+from tests.support.plugins.forked_conformance import fork_runtimes, program
 
 SMALL = CHECKOUT / "tests" / "support" / "runtimes" / "small_runtime.py"
 CHECKS = runtime_checks.checks.checks
@@ -26,18 +25,19 @@ def command(rules: str) -> list[str]:
     return ["/usr/bin/env", f"BROKEN={rules}", "/usr/bin/python3", "-IS", str(SMALL)]
 
 
-def serve(argv: Sequence[str]) -> None:
-    """Do what command() does with these arguments."""
-    os.environ["BROKEN"] = argv[1].removeprefix("BROKEN=")
-    sys.argv[:] = argv[len(command("")) - 1 :]
-    import_module("tests.support.runtimes.small_runtime")
-
-
 def work_of(rules: str, name: str) -> Work:
     return rules, CHECKS[name], "", lambda: RuntimeCase(command(rules)), [str(SMALL.parent)]
 
 
 def main() -> None:
+    small = program("tests.support.runtimes.small_runtime")
+
+    def serve(argv: Sequence[str]) -> None:
+        """Do what command() does with these arguments."""
+        os.environ["BROKEN"] = argv[1].removeprefix("BROKEN=")
+        sys.argv[:] = argv[len(command("")) - 1 :]
+        small()
+
     fork_runtimes(serve)
     runtimes = json.load(sys.stdin)
     if len(runtimes) == 1:
