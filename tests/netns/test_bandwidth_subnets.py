@@ -41,17 +41,24 @@ FREE, LIMITED = "636e:1", "636e:30"
 
 @pytest.fixture
 def container(host: Host) -> Container:
-    container = addressed(host, linked(host))
-    for address in (f"{NEAR[4]}/24", f"{NEAR[6]}/64", f"{FAR[6]}/64"):
-        host.run("ip", "address", "add", address, "dev", OUTER, "nodad")
-    container.run("ip", "address", "add", f"{OWN[6]}/64", "dev", "eth0", "nodad")
-    container.run("ip", "route", "add", "10.8.0.0/24", "via", FAR[4])
+    return linked(host)
+
+
+@pytest.fixture
+def addresses(host: Host, container: Container) -> None:
+    """Give both ends their addresses and routes, and let the neighbours know each other."""
+    addressed(host, container)
+    nears = (f"{NEAR[4]}/24", f"{NEAR[6]}/64", f"{FAR[6]}/64")
+    host.run("ip", "-batch", "-", input="".join(f"address add {one} dev {OUTER} nodad\n" for one in nears))
+    container.run("ip", "-batch", "-", input=f"""\
+address add {OWN[6]}/64 dev eth0 nodad
+route add 10.8.0.0/24 via {FAR[4]}
+""")  # fmt: skip
     container.run("ip", "route", "add", "fd08::/64", "via", FAR[6])
-    for version in (4, 6):  # from here on, the neighbours are known
+    for version in (4, 6):
         container.run("ping", f"-{version}", "-c1", "-W5", FAR[version])
         container.run("ping", f"-{version}", "-c1", "-W5", NEAR[version])
     host.save_state()
-    return container
 
 
 def packets(namespace: Namespace, dev: str) -> dict[str, int]:
@@ -64,7 +71,7 @@ def packets(namespace: Namespace, dev: str) -> dict[str, int]:
 def classes_of_a_ping(host: Host, version: int, source: str) -> tuple[str, str]:
     """Return the class of an echo request to the container, and that of its reply."""
     before = {dev: packets(host, dev) for dev in (OUTER, IFB)}
-    host.run("ping", f"-{version}", "-c20", "-i0.002", "-W5", "-I", source, OWN[version])
+    host.run("ping", f"-{version}", "-c20", "-l20", "-W5", "-I", source, OWN[version])
     counted = []
     for dev, counts in before.items():
         (name,) = [each for each, count in packets(host, dev).items() if count - counts[each] >= 20]
@@ -72,6 +79,7 @@ def classes_of_a_ping(host: Host, version: int, source: str) -> tuple[str, str]:
     return counted[0], counted[1]
 
 
+@pytest.mark.usefixtures("addresses")
 @SUBNETS_OF_OTHERS
 @pytest.mark.parametrize("place", ["network", "runtime", "subnets of the network"])
 @pytest.mark.parametrize("version", [4, 6])
@@ -92,6 +100,7 @@ def test_subnets_mean_the_other_end_in_both_directions(
     assert classes_of_a_ping(host, version, FAR[version]) == (outside, outside)
 
 
+@pytest.mark.usefixtures("addresses")
 @pytest.mark.parametrize("key", ["unshapedSubnets", "shapedSubnets"])
 def test_limited_class_has_the_limit(host: Host, container: Container, key: str) -> None:
     add(
@@ -104,6 +113,7 @@ def test_limited_class_has_the_limit(host: Host, container: Container, key: str)
     check_limit(container, host, HOST, *EGRESS.values())
 
 
+@pytest.mark.usefixtures("addresses")
 @SUBNETS_OF_OTHERS
 @pytest.mark.parametrize("subnet", ["0.0.0.0/0", "::/0"])
 def test_subnet_may_be_all_addresses_of_a_version(host: Host, container: Container, subnet: str) -> None:

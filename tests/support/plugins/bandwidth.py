@@ -36,8 +36,10 @@ def linked(host: Host, name: str | None = None) -> Container:
 def pair(host: Host, container: Container, ifname: str = "eth0") -> str:
     """Add a link.  Returns the name of the host end."""
     outer = outer_of(container, ifname)
-    host.run(*f"ip link add {outer} type veth peer name {ifname} netns {container.name}".split())
-    host.run("ip", "link", "set", outer, "up")
+    host.run("ip", "-batch", "-", input=f"""\
+link add {outer} type veth peer name {ifname} netns {container.name}
+link set {outer} up
+""")  # fmt: skip
     container.run("ip", "link", "set", ifname, "up")
     host.save_state()
     return outer
