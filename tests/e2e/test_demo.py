@@ -75,7 +75,7 @@ def test_existing_state_of_the_machine_stays(host: Host) -> None:
     host.run("ip", "link", "set", "br9", "up")
     host.run("nft", "add table inet other; add chain inet other c; add rule inet other c counter drop")
     host.run("ip", "netns", "add", "other")
-    host.run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
+    host.set_sysctl("net/ipv4/ip_forward", "1")
     host.write("/etc/cni/net.d/10-broken.conflist", "{")
     host.write("/var/lib/cni/networks/other/10.213.100.2", "c1\neth0")
     host.save_state()

@@ -51,7 +51,7 @@ def stack() -> Iterator[ExitStack]:
 
 def container(host: Host, name: str) -> Container:
     container = host.container(name, process=True)
-    container.run("sh", "-c", f"echo 0 > {ACCEPT_DAD}")
+    container.set_sysctl(ACCEPT_DAD, "0")
     return container
 
 

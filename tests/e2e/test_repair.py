@@ -159,7 +159,7 @@ def test_lost_limit_is_restored(host: Host, web: WebContainer) -> None:
 
 
 def test_changed_setting_is_set_again(host: Host, web: WebContainer) -> None:
-    web.space.run("sh", "-c", "echo 0 > /proc/sys/net/ipv4/conf/eth0/arp_filter")
+    web.space.set_sysctl("net/ipv4/conf/eth0/arp_filter", "0")
 
     (line,) = repair(host)
 
@@ -260,7 +260,7 @@ def test_all_addresses_are_the_same_after_a_new_link(
 
 def test_restored_gateway_is_ready_at_once(host: Host, outside: Outside) -> None:
     """The host detects duplicates of its IPv6 addresses, as by default."""
-    host.run("sh", "-c", f"echo 1 > {ACCEPT_DAD}")
+    host.set_sysctl(ACCEPT_DAD, "1")
     configure(host, {"cniVersion": "1.0.0", "name": "web", "plugins": [DUAL]})
     attached = WebContainer(host, outside, "c1")
     host.run("ip", "link", "del", "cni0")

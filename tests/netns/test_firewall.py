@@ -40,7 +40,7 @@ DROPS = {"iptables": drop_forwarded, "docker": like_docker, "legacy": legacy}
 @pytest.fixture(autouse=True)
 def plain_bridge(host: Host) -> None:
     """Turn off bridge-nf-call-iptables, as on a machine that has not loaded br_netfilter."""
-    host.run("sh", "-c", f"echo 0 > /proc/sys/{BRIDGED}")
+    host.set_sysctl(BRIDGED, "0")
     leave_to_reference(host)
 
 
@@ -141,7 +141,7 @@ def test_published_port_is_open_if_forwarded_packets_are_dropped(host: Host) -> 
 
 def test_bridged_traffic_passes_with_br_netfilter(host: Host) -> None:
     """Docker loads br_netfilter, and then its policy also drops packets between containers of one bridge."""
-    host.run("sh", "-c", f"echo 1 > /proc/sys/{BRIDGED}")
+    host.set_sysctl(BRIDGED, "1")
     drop_forwarded(host)
     one, two = attach(host), attach(host)
 

@@ -33,7 +33,7 @@ def implementation(implementations: dict[str, cni.Implementation]) -> cni.Implem
 @pytest.fixture
 def host(host: Host) -> Host:
     """Return a host that checks its IPv6 addresses for duplicates, as hosts do by default."""
-    host.run("sh", "-c", f"echo 1 > {ACCEPT_DAD}")
+    host.set_sysctl(ACCEPT_DAD, "1")
     return host
 
 

@@ -40,7 +40,7 @@ def network(kind: str, version: int, **keys: Any) -> dict[str, Any]:
 
 def attach(host: Host, conf: dict[str, Any], name: str) -> tuple[Container, dict[str, Any]]:
     container = host.container(name)
-    container.run("sh", "-c", f"echo 0 > {ACCEPT_DAD}")
+    container.set_sysctl(ACCEPT_DAD, "0")
     return container, with_previous_result(conf, host.cni("ADD", conf, container))
 
 

@@ -21,5 +21,5 @@ def test_link_announces_its_addresses(host: Host, rtnl: Rtnl, eth0: Link) -> Non
 )
 def test_forwarding_is_that_of_the_namespace(host: Host, rtnl: Rtnl, version: int, name: str) -> None:
     for value in ("1", "0"):
-        host.run("sh", "-c", f"echo {value} > /proc/sys/{name}")
+        host.set_sysctl(name, value)
         assert devconf.forwards(rtnl, version) is (value == "1")

@@ -67,7 +67,7 @@ def test_containers_reach_each_other_and_a_machine_beyond_the_uplink(host: Host,
     conf = network(SUBNET, SUBNET6)
     containers = [host.container() for _ in range(2)]
     for container in containers:
-        container.run("sh", "-c", f"echo 0 > {ACCEPT_DAD}")
+        container.set_sysctl(ACCEPT_DAD, "0")
     (one, first), (two, second) = (add(host, conf, container) for container in containers)
 
     for family, beyond in enumerate([Outside.ADDRESS, Outside.ADDRESS6]):

@@ -36,7 +36,7 @@ def other(**keys: Any) -> dict[str, Any]:
 
 def quick(host: Host) -> Container:
     container = host.container()
-    container.run("sh", "-c", f"echo 0 > {ACCEPT_DAD}")
+    container.set_sysctl(ACCEPT_DAD, "0")
     return container
 
 

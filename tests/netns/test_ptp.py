@@ -35,7 +35,7 @@ def host_end(host: Host, result: Any) -> Any:
 @pytest.fixture
 def quick(container: Container) -> Container:
     """Return a container in which the reference does not wait 2 s to see if an IPv6 address is unique."""
-    container.run("sh", "-c", f"echo 0 > {ACCEPT_DAD}")
+    container.set_sysctl(ACCEPT_DAD, "0")
     return container
 
 
@@ -201,7 +201,7 @@ def test_containers_reach_the_host_and_each_other_through_it(host: Host) -> None
 @WAITS_FOR_DAD
 def test_ipv6_addresses_can_be_used_at_once(host: Host, container: Container) -> None:
     """On both ends, whatever the host's setting is for other links."""
-    host.run("sh", "-c", f"echo 1 > {ACCEPT_DAD}")
+    host.set_sysctl(ACCEPT_DAD, "1")
     result = host.cni("ADD", network(SUBNET6), container)
 
     for link in (host_end(host, result), container.link("eth0")):

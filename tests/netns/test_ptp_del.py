@@ -21,7 +21,7 @@ from tests.support.plugins.ptp import BOTH, MASQUERADED, ROUTED, network
 @pytest.fixture
 def quick(container: Container) -> Container:
     """Return a container in which the reference does not wait 2 s to see if an IPv6 address is unique."""
-    container.run("sh", "-c", f"echo 0 > {ACCEPT_DAD}")
+    container.set_sysctl(ACCEPT_DAD, "0")
     return container
 
 

@@ -109,7 +109,7 @@ def test_addresses_and_routes_are_set(host: Host, container: Container) -> None:
 
 def test_ipv6_address_does_not_wait_for_a_carrier(host: Host, container: Container) -> None:
     """Duplicate address detection needs a carrier: without a program at the other end, it never starts."""
-    container.run("sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/default/accept_dad")
+    container.set_sysctl("net/ipv6/conf/default/accept_dad", "1")
 
     host.cni("ADD", conf(ipam=IPAM6), container)
 

@@ -71,7 +71,7 @@ def test_del_restores_settings(host: Host, container: Container) -> None:
 def test_del_leaves_a_setting_that_changed_since(host: Host, container: Container) -> None:
     """Another program has set it since."""
     sent = add(host, container, conf(sysctl={"net.core.somaxconn": "77"}))
-    container.run("sh", "-c", f"echo 78 > /proc/sys/{SOMAXCONN}")
+    container.set_sysctl(SOMAXCONN, "78")
 
     host.cni("DEL", sent, container)
 

@@ -160,7 +160,7 @@ def test_check_accepts_a_setting_as_the_kernel_writes_it(
 def test_check_finds_a_changed_setting_of_the_interface(host: Host, container: Container) -> None:
     sent = add(host, container, conf(sysctl={"net.ipv4.conf.IFNAME.arp_notify": "1"}))
     host.cni("CHECK", sent, container)
-    container.run("sh", "-c", "echo 0 > /proc/sys/net/ipv4/conf/eth0/arp_notify")
+    container.set_sysctl("net/ipv4/conf/eth0/arp_notify", "0")
 
     with pytest.raises(CniFailure, match="eth0/arp_notify"):
         host.cni("CHECK", sent, container)

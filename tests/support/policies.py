@@ -41,7 +41,7 @@ class Sandbox:
         self.host = host
         self.id = name
         self.space = host.container(name, process=True)
-        self.space.run("sh", "-c", f"echo 0 > {ACCEPT_DAD}")
+        self.space.set_sysctl(ACCEPT_DAD, "0")
         process = self.start(bundle, **wants)
         assert (process.returncode, process.stderr) == (0, "")
         addresses = [each.partition("/")[0] for each in self.space.addresses("eth0")]

@@ -21,7 +21,7 @@ from tests.support.wait import wait_for
 
 # The only link of a new network namespace, as the leak check lists it.
 PRISTINE = "link lo loopback  mtu 65536 mac 00:00:00:00:00:00"
-ACCEPT_DAD = "/proc/sys/net/ipv6/conf/default/accept_dad"
+ACCEPT_DAD = "net/ipv6/conf/default/accept_dad"
 
 
 class Container(Namespace):
@@ -99,7 +99,7 @@ class Host(Namespace):
         # and waits up to a second before it marks them operational.
         outside = Outside(self, Outside.NAME, f"/run/netns/{Outside.NAME}")
         self.starter.add_net(outside.path)
-        outside.run("sh", "-c", f"echo 0 > {ACCEPT_DAD}")  # otherwise its first answers take a second
+        outside.set_sysctl(ACCEPT_DAD, "0")  # otherwise its first answers take a second
         self.run(
             "ip",
             "-batch",

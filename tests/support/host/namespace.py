@@ -260,6 +260,10 @@ class Namespace:
     def sysctl(self, key: str) -> str:
         return self.inside(Path(f"/proc/sys/{key}").read_text).strip()
 
+    def set_sysctl(self, key: str, value: str) -> None:
+        """Set a value of this network namespace.  A shell takes ten times as long."""
+        self.inside(partial(Path(f"/proc/sys/{key}").write_text, value))
+
     def inside(self, function: Callable[[], T]) -> T:
         """Call a function in this network namespace, in a thread that ends with it.
 

@@ -49,7 +49,7 @@ def attach(
 ) -> tuple[Container, Any]:
     """Attach a container to the bridge.  Returns it and the result."""
     container = container or host.container()
-    container.run("sh", "-c", f"echo 0 > {ACCEPT_DAD}")  # otherwise the reference waits for two seconds
+    container.set_sysctl(ACCEPT_DAD, "0")  # otherwise the reference waits for two seconds
     if host.implementation and host.implementation.name == "reference":
         host.leaves(*REFERENCE_KEEPS)
     return bridge.add(host, network(*(subnets or (SUBNET,)), **keys), container)

@@ -48,7 +48,7 @@ def far_machine(host: Host, number: int) -> Container:
     It connects to the containers of its network from these addresses, and has no route to others.
     """
     far = host.container(f"far{number}")
-    far.run("sh", "-c", f"echo 0 > {ACCEPT_DAD}")
+    far.set_sysctl(ACCEPT_DAD, "0")
     host.run("ip", "-batch", "-", input=f"""\
 link add br{number} address 02:00:00:00:00:0{number} type bridge
 link set br{number} up
@@ -110,7 +110,7 @@ def attach(host: Host, container: Container, ifname: str, *confs: dict[str, Any]
 def quick(host: Host) -> Container:
     """Return a container without IPv6's duplicate detection, for which the reference would wait 2 s."""
     container = host.container()
-    container.run("sh", "-c", f"echo 0 > {ACCEPT_DAD}")
+    container.set_sysctl(ACCEPT_DAD, "0")
     return container
 
 

@@ -18,7 +18,7 @@ class Router:
         self.host = host
         self.name = name
         self.space: Container = host.container(f"at-{name}")
-        self.space.run("sh", "-c", f"echo 0 > {ACCEPT_DAD}")
+        self.space.set_sysctl(ACCEPT_DAD, "0")
         host.run("ip", "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", self.space.name)
         host.leaves(f"link {name} *", f"address {name} *", f"route {name} *", f"route * {name} *", "in at-*")
         self.space.run("ip", "link", "set", "eth0", "up")

@@ -49,7 +49,7 @@ class World:
         self.server: Process | None = None
         self.machine = host.container("world")
         for space in (host, self.machine):
-            space.run("sh", "-c", "echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad")
+            space.set_sysctl("net/ipv6/conf/default/accept_dad", "0")
         host.run(
             "sh", "-c", "echo 1 | tee /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding"
         )
@@ -142,7 +142,7 @@ class Sandbox:
         self.address, self.address6 = f"10.22.0.{number}", f"fd00:22::{number}"
         self.container: Container = host.container()
         self.name = self.container.name
-        self.container.run("sh", "-c", "echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad")
+        self.container.set_sysctl("net/ipv6/conf/default/accept_dad", "0")
         host.run("ip", "-batch", "-", input=f"""\
 link add p{number} type veth peer name eth0 netns {self.name}
 link set p{number} master cni0 up

@@ -30,7 +30,7 @@ def test_containers_reach_each_other_and_a_machine_beyond_the_uplink(host: Host,
     conf = network(SUBNET, SUBNET6)
     pair = [host.container() for _ in range(2)]
     for container in pair:
-        container.run("sh", "-c", f"echo 0 > {ACCEPT_DAD}")
+        container.set_sysctl(ACCEPT_DAD, "0")
     (one, first), (two, second) = (add(host, conf, container) for container in pair)
 
     mac = host.link("up0")["address"]

@@ -47,7 +47,7 @@ LEAVES = pytest.mark.known_difference(
 def container(host: Host) -> Container:
     """Return a container whose servers listen in every VRF, with IPv6's duplicate detection."""
     container = host.container()
-    container.run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/tcp_l3mdev_accept")
+    container.set_sysctl("net/ipv4/tcp_l3mdev_accept", "1")
     return container
 
 
@@ -85,7 +85,7 @@ def test_interface_works_in_its_vrf_as_it_did_before(host: Host, container: Cont
     """Traffic works at once, with either value of keep_addr_on_down; each route is in the VRF's table."""
     machine = far_machine(host, 1)
     chain = attach(host, container, "eth0", network(1, 4, 6))
-    container.run("sh", "-c", f"echo {kept} > /proc/sys/net/ipv6/conf/eth0/keep_addr_on_down")
+    container.set_sysctl("net/ipv6/conf/eth0/keep_addr_on_down", kept)
     set_routes(
         container,
         f"add 10.78.0.0/16 dev eth0 src {address(1)}",
