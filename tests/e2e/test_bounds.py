@@ -100,6 +100,7 @@ OPTIONS: list[tuple[str, str, dict[str, Any] | None]] = [
     ("policy", "web", None),
     ("sticky", "web", None),
     ("mdns", "true", None),
+    ("weak-policy", "true", None),
 ]
 ALL = sorted({option for option, _, _ in OPTIONS})
 

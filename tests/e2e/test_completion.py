@@ -110,6 +110,7 @@ FREE = {
         "mac_address",
         "name",
         "network_alias",
+        "node",
         "ports",
         "publish",
         "route",

@@ -26,7 +26,7 @@ def commands(name: str, host: Host) -> list[str]:
 
 def test_units_are_valid(tmp_path: Path) -> None:
     need("systemd-analyze")
-    assert len(UNITS) == 10
+    assert len(UNITS) == 13
     for unit in UNITS:
         (tmp_path / unit.name).write_text(unit.read_text().replace("/usr/local/bin/cnihook", "/bin/true"))
     process = subprocess.run(

@@ -344,6 +344,6 @@ VALUES: "dict[str, Callable[[str], Candidates] | None]" = {
             "json",
         ),
         *("junit", "network_config", "output", "pcap", "plugins", "policy source", "prefix", "remove"),
-        *("root", "socket"),
+        *("agent settings", "root", "socket"),
     )
 )

@@ -51,7 +51,7 @@ def fork_runtimes(serve: Callable[[Sequence[str]], None]) -> None:
 def program(*modules: str) -> Callable[[], None]:
     """Read the code of a program, whose modules do its work when they are imported, in this order.
 
-    Returns a function that runs it, for a fork.  To read the code each time takes a seventh of a call.
+    Returns a function that runs it, for a fork.  A seventh of a call would be reading the code.
     """
     codes = {name: _code_of(name) for name in modules}
 
