@@ -8,12 +8,12 @@ The folders and files, from the top down; each uses only what is below it:
     doctor/       findings: what is wrong on a host, and the command that corrects it
     hook.py       the OCI hook: a container's state on stdin, its networks up or down
     container/    attach one container to all its networks, detach it, repair what it lost
+    cluster/      one network over several hosts: their blocks of addresses, routes, names
     names/        the names of containers for each other: their /etc/hosts and resolv.conf
     resolver/     the names that a container may look up, and the process that resolves them
     mdns/         multicast DNS between containers and the LAN, and the process that sends it on
     plugins/      one file per plugin type; run by name
     request/      what a container requests; option_table.py: its options and annotations, values.py: syntax
-    cluster/      one network over several hosts: their blocks of addresses, and routes to them
     policy/       which connections a container may have, and the rules of the kernel for that
     links/        links that plugins make: pairs, children of a link of the host, devices that move
     nftables/     published ports, masquerading, isolation; rules in the tables of other programs

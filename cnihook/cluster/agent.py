@@ -5,6 +5,7 @@ The agent of one network on this host: it claims a block, and makes the routes t
     follower    the store: a list, then changes
     liveness    the key that shows that this agent runs
     kernel      routes or links that were lost
+    names       the names of containers, which have their own thread (see names.py)
 
 These are threads that post to a queue.  The agent acts on the whole of what it knows after each message, so
 it does not matter which messages came, or how often.  It keeps no container from starting: host-local reads
@@ -13,11 +14,9 @@ block.json, whether an agent runs or not.  At its end nothing is removed.
 
 import os
 import queue
-import socket
 import threading
 import time
 from dataclasses import replace
-from urllib.parse import urlsplit
 
 import cnihook
 from cnihook.cluster import claims, transport
@@ -25,9 +24,11 @@ from cnihook.cluster.claims import FullError
 from cnihook.cluster.follower import BackOff, Connected, Follower, Listed, Lost
 from cnihook.cluster.liveness import Liveness, SecondHostError, Seen
 from cnihook.cluster.model import Block, Member, ModelError, Settings
+from cnihook.cluster.names import Names
 from cnihook.cluster.peers import Peers, follow
 from cnihook.cluster.state import State, StateError, machine_id
 from cnihook.cluster.store import Keys, Store, StoreError
+from cnihook.cluster.underlay import address_towards
 from cnihook.cluster.view import View
 from cnihook.linux.flock import Lock
 from cnihook.log import warn
@@ -71,6 +72,7 @@ class Agent:
         self._live: Liveness | None = None
         self._live_hosts: frozenset[str] | None = None  # those whose agents run
         self._programmed = 0.0  # when the kernel was last as it should be
+        self._names: Names | None = None
         self._used_address = ""
         self._reported: object = None
         self.ready = threading.Event()  # the routes of the snapshot are made, or it has ended
@@ -165,6 +167,8 @@ class Agent:
             self._fence(str(message))
         elif message == "kernel":
             self._due("kernel")
+        elif message == "lease" and self._names:
+            self._names.wake()
 
     def _watch_kernel(self) -> None:
         while not self._stop.is_set():
@@ -188,6 +192,7 @@ class Agent:
             self._quarantine = None
             if self._peers and self._peers.unconfirmed:
                 self._later("list", _UNCONFIRMED_PERIOD)
+            self._begin_names()
         if self._retry_at.get("address", now + 1) <= now:
             self._look_at_address()
         if self._retry_at.get("store", now + 1) <= now:
@@ -202,6 +207,18 @@ class Agent:
             del self._retry_at["snapshot"]
             self._write_snapshot()
         self._write_status()
+
+    def _begin_names(self) -> None:
+        peers, live = self._peers, self._live
+        if not self._names and live and peers and peers.settings.names:
+
+            def lease() -> "int | None":
+                return None if self._own.fenced else live.lease
+
+            self._names = Names(
+                self._store, self._keys, self._host, peers.settings, lease, self._report, self._stop
+            )
+            self._names.start()
 
     def _look_at_address(self) -> None:
         """Write this host's address into the store if it has changed; no event of the store shows that."""
@@ -259,6 +276,8 @@ class Agent:
         self._state.fence(reason)
         self._report("block", f"this host is fenced: {reason}")
         self._due("kernel")
+        if self._names:
+            self._names.wake()
 
     def _program(self) -> None:
         """Make the kernel as it should be, whatever it was."""
@@ -378,21 +397,3 @@ class Agent:
 
     def _later(self, subject: str, seconds: float) -> None:
         self._retry_at[subject] = time.monotonic() + seconds
-
-
-def address_towards(endpoints: "tuple[str, ...]") -> str:
-    """Return this host's address towards a server of etcd, empty without a route.  It sends nothing."""
-    for url in endpoints:
-        parts = urlsplit(url)
-        try:
-            family, kind, protocol, _name, target = socket.getaddrinfo(
-                parts.hostname, parts.port or 2379, type=socket.SOCK_DGRAM
-            )[0]
-            with socket.socket(family, kind, protocol) as probe:
-                probe.connect(target)
-                address: str = probe.getsockname()[0]
-        except OSError:
-            continue
-        if not address.startswith("127.") and address != "::1":
-            return address.partition("%")[0]
-    return ""

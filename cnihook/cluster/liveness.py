@@ -43,7 +43,7 @@ class Seen:
 
 
 class Liveness(threading.Thread):
-    """Calls `post` with Seen, and with a SecondHostError once, and ends then."""
+    """Calls `post` with Seen, with "lease" for a new lease, with a SecondHostError once; then it ends."""
 
     def __init__(
         self,
@@ -66,6 +66,7 @@ class Liveness(threading.Thread):
         self._run = secrets.token_hex(8)
         self._lease = 0
         self._shown = ""  # the address in the key
+        self._value = b""
         self._other_since = 0.0
         self._look_at = 0.0
         self._wake = threading.Event()
@@ -82,6 +83,11 @@ class Liveness(threading.Thread):
                 self._other_since = 0.0  # and the follower reports it
             self._wake.wait(PERIOD if self._lease else 1.0)
             self._wake.clear()
+
+    @property
+    def lease(self) -> int:
+        """The lease of the key; 0 without one."""
+        return self._lease
 
     def wake(self) -> None:
         """Look again now: the store is back, this host's address has changed, or `stop` is set."""
@@ -110,6 +116,8 @@ class Liveness(threading.Thread):
             is_written = bool(self._store.create(self._key, text, lease=lease))
         if is_written:
             self._lease, self._shown, self._other_since = lease, address, 0.0
+            self._value = text
+            self._post("lease")
         else:
             self._store.revoke(lease)
 
@@ -123,10 +131,13 @@ class Liveness(threading.Thread):
                 self._post(Seen(frozenset(item.key.removeprefix(self._prefix) for item in items)))
 
     def end(self) -> None:
-        """Delete the key: this agent stops."""
+        """Delete the key: this agent stops.
+
+        The lease goes on for its time, so that the names of this host outlast a restart of its agent.
+        """
         if self._lease:
             try:
-                self._store.revoke(self._lease)
+                self._store.delete(self._key, self._value)
             except StoreError:
                 pass  # it ends by itself
 

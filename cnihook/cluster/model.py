@@ -47,6 +47,7 @@ class Settings:
     blocks: the prefix length of a block, by subnet
     mtu: of the containers, already without what the transport adds
     epoch: random; another epoch is another life of the store
+    names: True if containers have names on all hosts
     """
 
     subnets: "tuple[IPNetwork, ...]"
@@ -57,6 +58,7 @@ class Settings:
     created: str
     vni: int = 117
     port: int = 4789
+    names: bool = False
 
     def __post_init__(self) -> None:
         versions = {net.version for net in self.subnets}
@@ -132,7 +134,7 @@ class Settings:
             "epoch": self.epoch,
             "created": self.created,
         }
-        return fastjson.dumps(value).encode()
+        return fastjson.dumps(value | ({"names": True} if self.names else {})).encode()
 
     @classmethod
     def from_json(cls, text: bytes) -> "Self":
@@ -149,6 +151,7 @@ class Settings:
             created=_text(value, "created", ""),
             vni=_integer(value, "vni", 117),
             port=_integer(value, "port", 4789),
+            names=_flag(value, "names"),
         )
 
 
@@ -265,6 +268,13 @@ def _integer(value: "dict[str, Any]", key: str, default: "int | None" = None) ->
     if type(number) is not int:  # not isinstance: true is an int to Python, not to JSON
         raise ModelError(f"{key}: {'is missing' if number is None else 'must be an integer'}")
     return number
+
+
+def _flag(value: "dict[str, Any]", key: str) -> bool:
+    flag = value.get(key, False)
+    if type(flag) is not bool:
+        raise ModelError(f"{key}: must be true or false")
+    return flag
 
 
 def _network(text: object) -> "IPNetwork":

@@ -43,7 +43,10 @@ def settings_of(text: bytes) -> Settings:
         raise ModelError(f"is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise ModelError("is not a JSON object")
-    return Settings.from_json(fastjson.dumps({"epoch": _EPOCH, **value}).encode())
+    settings = Settings.from_json(fastjson.dumps({"epoch": _EPOCH, **value}).encode())
+    if settings.names:
+        raise ModelError("names: Kubernetes has its own names of pods, so this is for etcd only")
+    return settings
 
 
 class NodesStore(Store):

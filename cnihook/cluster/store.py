@@ -154,3 +154,12 @@ class Keys:
     def live(self, host: str) -> str:
         """Return the key that a running agent keeps alive."""
         return f"{self.root}live/{host}"
+
+    def names(self, host: str, container_id: str = "") -> str:
+        """Return the key with the names of a container; without its ID, the prefix of those of a host."""
+        return f"{self.root}names/{host}/{container_id}"
+
+    @property
+    def named(self) -> Span:
+        """The names of all containers."""
+        return under(f"{self.root}names/")

@@ -7,6 +7,8 @@ from cnihook.fast import ctypes_lite
 
 # <linux/inotify.h>
 IN_CLOSE_WRITE = 0x8
+IN_DELETE = 0x200
+IN_DELETE_SELF = 0x400
 _IN_CLOEXEC = os.O_CLOEXEC
 
 _libc = ctypes_lite.Library(None)

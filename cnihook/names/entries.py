@@ -5,6 +5,9 @@ The names of each container on each network, in /run/cnihook/names/NETWORK/ID.
 One container has the strongest claim to a name on a network: the container with this ID, else the first with
 this host name, else the first with this alias.  Later containers with a claim of the same kind have the
 name, too.  They follow the first one in each hosts file.
+
+The containers of other hosts on a network are one entry, OTHERS, whose `hosts` have their names; see
+other_hosts.
 """
 
 import os
@@ -19,6 +22,7 @@ from cnihook.types.names import record_name
 
 FOLDER = "/run/cnihook/names"
 TAG = "# cnihook: "
+OTHERS = "@other-hosts"  # not the ID of a container, which begins with a letter or a digit
 
 
 class Entry:
@@ -118,6 +122,8 @@ class Entry:
 
         None: return the lines for its own file.
         """
+        if self.container_id == OTHERS:
+            return self._lines_of_others(reader)
         names = self.all_names
         if not reader:
             names = self.own_names
@@ -126,6 +132,14 @@ class Entry:
         if not names:
             return ""
         return "".join(f"{address}\t{' '.join(names)}\t{self.tag}\n" for address in self.addresses)
+
+    def _lines_of_others(self, reader: "Entry | None") -> str:
+        lines = []
+        for host in self.hosts:
+            address, *names = host.split(" ")
+            if names := [name for name in names if not reader or reader.rank(name) < 0]:
+                lines.append(f"{address}\t{' '.join(names)}\t{self.tag}\n")
+        return "".join(lines)
 
     def write(self) -> None:
         os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
@@ -166,6 +180,8 @@ class Entry:
     @property
     def stands(self) -> bool:
         """True while the attachment is on record.  Raises OSError if that cannot be determined."""
+        if self.container_id == OTHERS:
+            return True  # `cnihook cluster leave` removes it
         try:
             os.lstat(f"{records.FOLDER}/{record_name(self.network, self.container_id, self.ifname)}")
         except (CniError, FileNotFoundError):

@@ -65,7 +65,7 @@ def add(
                 lines = entry.lines(reader=other)
                 if lines and other.file and other.file not in informed:
                     informed.add(other.file)
-                    if problem := _change(other, _appending(lines)):
+                    if problem := change_file(other, _appending(lines)):
                         log.event(f"its names are not in the hosts file of {other.container_id}: {problem}")
         text = _lines(on_network) if own else entries.host_lines(container_id, added)
         if file:
@@ -236,7 +236,7 @@ def _renew(entry: Entry, reader: Entry) -> str:
         kept = [line for line in lines[at:] if _tag(line) != entry.tag]
         file.write("".join([*lines[:at], new, *kept]))
 
-    return _change(reader, change)
+    return change_file(reader, change)
 
 
 def remove(network: str, container_id: str) -> None:
@@ -322,7 +322,7 @@ def _of_container(container_id: str) -> "list[Entry]":
     return [entry for entry in present if entry and entry.stands]
 
 
-def _change(holder: Entry, change: "Callable[[File], None]") -> str:
+def change_file(holder: Entry, change: "Callable[[File], None]") -> str:
     """Change the hosts file of an entry.  On failure, log the reason in its log and return it."""
     if not holder.file:
         return ""
@@ -359,7 +359,7 @@ def _remove_lines(entry: Entry, others: "list[Entry]") -> None:
         if not left:
             _forget(entry, f"{TAG}{entry.container_id}")
             if entry.hides:
-                _change(entry, lambda file: _show_hidden(file, entry.container_id))
+                change_file(entry, lambda file: _show_hidden(file, entry.container_id))
         elif entry.hosts:
             left[0].hosts += entry.hosts
             left[0].write()
@@ -384,7 +384,7 @@ def _forget(holder: Entry, ending: str) -> str:
 
     Returns the reason if that fails, else an empty text.
     """
-    return _change(holder, lambda file: file.remove_lines(ending, having=TAG))
+    return change_file(holder, lambda file: file.remove_lines(ending, having=TAG))
 
 
 def _show_hidden(file: File, container_id: str) -> None:

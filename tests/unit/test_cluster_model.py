@@ -54,6 +54,7 @@ def test_block_index_and_key_are_the_same_thing() -> None:
 
 def test_values_survive_json_and_unknown_keys_are_ignored() -> None:
     assert settings(later={"a": 1}) == Settings.from_json(settings().to_json())
+    assert settings(names=True) == Settings.from_json(settings(names=True).to_json()) != settings()
     full = member(mac="02:00:00:00:00:01", wg=KEY, port=51820, later=[1])
     assert Member.from_json(full.to_json()) == full
     assert str(full.ip) == "172.16.0.3"
@@ -79,6 +80,7 @@ def test_values_survive_json_and_unknown_keys_are_ignored() -> None:
         ({"mtu": 10**400}, "from 1280"),
         ({"vni": 0}, "vni"),
         ({"port": 65536}, "port"),
+        ({"names": 1}, "names: must be true or false"),
         ({"epoch": "../x"}, "epoch"),
         ({"epoch": None}, "epoch: is missing"),
         ({"created": "\x1b[2J"}, "created"),

@@ -11,13 +11,13 @@ from cnihook.cli.networks import subnets
 from cnihook.cli.shared import arguments
 from cnihook.cli.shared.arguments import Parser
 from cnihook.cluster import claims, transport
-from cnihook.cluster.agent import address_towards
 from cnihook.cluster.etcd import EtcdStore
 from cnihook.cluster.etcd_http import Access
 from cnihook.cluster.model import TRANSPORTS, ModelError, Settings
 from cnihook.cluster.peers import Peers
 from cnihook.cluster.state import State
 from cnihook.cluster.store import PREFIX, Keys, under
+from cnihook.cluster.underlay import address_towards
 from cnihook.cluster.view import View
 from cnihook.fast.address import Address, IPNet
 from cnihook.linux import route_lookup
@@ -75,6 +75,11 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.add_argument(
         "--port", metavar="PORT", type=int, help="UDP port (default: 4789; wireguard: 51820)"
+    )
+    parser.add_argument(
+        "--names",
+        action="store_true",
+        help="containers find those of other hosts by name, within seconds; for some thousand containers",
     )
     parser.add_argument(
         "--recover", action="store_true", help="write the settings again, as this host had them"
@@ -156,6 +161,7 @@ def _settings(options: argparse.Namespace, chosen: Access) -> Settings:
             created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             vni=options.vni,
             port=options.port or _PORTS.get(options.transport, _VXLAN_PORT),
+            names=options.names,
         )
         return settings if options.mtu else _with_mtu(settings, options.name, chosen)
     except ModelError as error:

@@ -9,12 +9,12 @@ from cnihook.cli.clusters import access, init
 from cnihook.cli.networks import store as network_files
 from cnihook.cli.shared import arguments
 from cnihook.cli.shared.arguments import Parser
-from cnihook.cluster.agent import address_towards
 from cnihook.cluster.etcd import EtcdStore
 from cnihook.cluster.etcd_http import Access
 from cnihook.cluster.model import Settings
 from cnihook.cluster.state import Membership, State, machine_id, networks
 from cnihook.cluster.store import Keys
+from cnihook.cluster.underlay import address_towards
 from cnihook.cluster.view import View
 from cnihook.linux.netns import NetNS
 from cnihook.protocol import locks

@@ -14,6 +14,7 @@ from cnihook.cluster.state import Membership, State, StateError, machine_id
 from cnihook.cluster.store import Keys
 from cnihook.linux.flock import Lock, LockBusyError
 from cnihook.log import warn
+from cnihook.names import other_hosts
 from cnihook.protocol import locks
 from cnihook.runtime.networks import load_folder
 from cnihook.types.errors import IO_FAILURE, CniError
@@ -45,6 +46,7 @@ def run(options: argparse.Namespace) -> int:
             if _has_block(state, membership):
                 _give_back(options.name, membership, force=options.force)
             _remove_routes(state)
+            other_hosts.remove(options.name)
             state.remove()
     except LockBusyError:
         raise CniError(
