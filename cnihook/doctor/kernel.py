@@ -96,10 +96,6 @@ def _of_policies(network: Network) -> str:
     if network.is_loopback or not enforcement.exists():
         return ""
     first = plugins_of(network)[0]
-    if first.traits.on_parent:
-        return _INSIDE
-    if "veth" not in first.traits.makes:
-        return ""
     return _POLICIES if first.traits.is_gateway(first.conf.raw) else _INSIDE
 
 

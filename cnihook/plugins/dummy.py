@@ -40,6 +40,8 @@ def add(call: Call) -> Result:
         result.interfaces = [Interface(link.name, link.mac, sandbox=call.netns)]
         for ip in result.ips:
             ip.interface = 0
+        if call.request.policy:
+            call.request.policy.admit("", link.mac, [ip.net for ip in result.ips])
         interface.configure(call, link, result)
         if conf.dns is not None:
             result.dns = conf.dns

@@ -84,12 +84,14 @@ def add(call: Call) -> Result:
             mtu=conf.mtu or None,
             mac=conf.mac or None,
             master=bridge.index if bridge else None,
-            up=True,
+            up=not call.request.policy,
         )
         result = ipam.add(call) if conf.ipam else Result()
         result.interfaces = [Interface(link.name, conf.mac.lower() or link.mac, sandbox=call.netns)]
         for ip in result.ips:
             ip.interface = 0
+        if call.request.policy:
+            call.request.policy.admit("", result.interfaces[0].mac, [ip.net for ip in result.ips])
         if conf.ipam:
             devconf.notify_by_arp(sandbox, link)
             # No program is at the other end yet, so none has the same address, or could report it.

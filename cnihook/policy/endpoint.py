@@ -108,7 +108,8 @@ class Endpoint:
             INVALID_CONFIG,
             f"container {self.container_id} on network {self.network}: a policy cannot be enforced: "
             f"{reason or self.reason}",
-            hint or "policies need a network of bridge, ptp, macvlan, ipvlan, vlan or host-device",
+            hint
+            or "policies need a network of bridge, ptp, macvlan, ipvlan, vlan, host-device, tap or dummy",
         )
 
     def matches(self, selector: str) -> bool:
@@ -160,8 +161,8 @@ def _why_not(first: LenientConf, plugin_dirs: "list[str] | None") -> str:
     except CniError:
         return f"its plugin {plugin_type} does not exist"
     traits = invoke.traits(plugin_type)
-    if "veth" not in traits.makes and not traits.on_parent:
-        return f"the host does not see all traffic of plugin {plugin_type}"
+    if first.string("bridge") and "bridge" not in traits.makes:
+        return "its link is a port of a bridge in the namespace of the container"
     ipam = first.object("ipam").string("type")
     if not ipam or invoke.traits(ipam).from_server:
         return "its addresses are not known before its first packet"

@@ -228,13 +228,17 @@ def test_policy_that_cannot_be_enforced_fails_the_start(stage: Host) -> None:
         "cniVersion": "1.0.0",
         "name": "lan",
         "plugins": [
-            {"type": "dummy", "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.9.0.0/24"}]]}}
+            {
+                "type": "tap",
+                "bridge": "br0",
+                "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.9.0.0/24"}]]},
+            }
         ],
     }
     configure(stage, network(), macvlan)
 
     line = refusal(stage, "bad", networks="lan", egress="none")
-    assert "the host does not see all traffic of plugin dummy" in line
+    assert "its link is a port of a bridge" in line
     assert "egress" in refusal(stage, "bad2", networks="front", egress="pypi.org")
     assert "no policy 'sandbox'" in refusal(stage, "bad3", networks="front", policy="sandbox")
     stage.write(

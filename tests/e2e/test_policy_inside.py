@@ -2,6 +2,7 @@
 """Policies of containers whose packets the host does not route: in force in their own namespaces."""
 
 import json
+import os
 import socket
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from tests.support.commands.repair import cnihook
 from tests.support.host.host import Container, Host, Outside
 from tests.support.host.sockets import EXPERIMENTAL, frame, packet_socket
+from tests.support.plugins import tap
 from tests.support.plugins.child_link import SUBNET, SUBNET6
 from tests.support.plugins.hostdev import FAR_ADDRESS, IPAM, conf, plug
 from tests.support.policies import LEAVES, NO_BR_NETFILTER, Sandbox, apply, policy, refusal, tcp
@@ -17,6 +19,7 @@ from tests.support.runtimes.oci import configure
 
 BUNDLE = "/run/.host/bundle"
 KINDS = ("macvlan", "bridge")
+NEIGHBOUR = f"{SUBNET['subnet'].rpartition('.')[0]}.77"
 ETH_P_IP, ETH_P_ARP = 0x0800, 0x0806
 
 
@@ -189,6 +192,28 @@ def test_policy_of_the_host_and_its_limits_in_a_namespace(stage: Host) -> None:
     for each in (one, weak):
         each.stop()
     assert not stage.exists("/run/cnihook/policy")
+
+
+def test_link_whose_other_end_is_a_program_has_its_policy(stage: Host) -> None:
+    ipam = {"type": "host-local", "ranges": [[SUBNET], [SUBNET6]]}
+    configure(stage, {"cniVersion": "1.0.0", "name": "vm", "plugins": [{"type": "tap", "ipam": ipam}]})
+    one = Sandbox(stage, "one", bundle=BUNDLE, egress=f"{NEIGHBOUR}:80")
+    one.space.run("ip", "neighbour", "replace", NEIGHBOUR, "lladdr", "02:00:00:00:00:99", "dev", "eth0")
+    tun = tap.attach(one.space)
+    with one.space.socket(socket.SOCK_DGRAM) as client:
+        with pytest.raises(PermissionError):
+            client.sendto(b"denied", (NEIGHBOUR, 81))
+        client.sendto(b"allowed", (NEIGHBOUR, 80))
+    seen: list[bytes] = []
+
+    def is_allowed(data: bytes) -> bool:
+        seen.append(data)
+        return b"allowed" in data
+
+    assert tap.arrives(tun, is_allowed)
+    assert not any(b"denied" in data for data in seen)
+    os.close(tun)
+    one.stop()
 
 
 def test_device_of_the_host_has_its_policy_before_it_is_up(stage: Host) -> None:

@@ -2,11 +2,7 @@
 """tap: an interface whose other end is a program, which here is the test itself."""
 
 import errno
-import fcntl
 import os
-import select
-import struct
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,10 +11,8 @@ from tests.support.host.host import Container, Host
 from tests.support.plugins import cni
 from tests.support.plugins.cni import CniFailure
 from tests.support.plugins.ipam import leased
-from tests.support.wait import patience
+from tests.support.plugins.tap import IFF_MULTI_QUEUE, IFF_NO_PI, IFF_TAP, TUNSETIFF, arrives, attach
 
-TUNSETIFF = 0x400454CA
-IFF_TAP, IFF_MULTI_QUEUE, IFF_NO_PI = 0x2, 0x100, 0x1000
 MAC = "02:00:00:00:00:99"
 IPAM = {"type": "host-local", "ranges": [[{"subnet": "10.9.0.0/24"}]]}
 # Attaches as a program of another user, which has the device open as descriptor 3.
@@ -36,29 +30,6 @@ def implementation(implementations: dict[str, cni.Implementation]) -> cni.Implem
 
 def conf(version: str = "1.0.0", **keys: Any) -> dict[str, Any]:
     return {"cniVersion": version, "name": "net1", "type": "tap", **keys}
-
-
-def attach(container: Container, flags: int = IFF_TAP | IFF_NO_PI) -> int:
-    """Return the other end, as a program gets it; the caller closes it."""
-
-    def work() -> int:
-        tun = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            fcntl.ioctl(tun, TUNSETIFF, struct.pack("16sH22x", b"eth0", flags))
-        except OSError:
-            os.close(tun)
-            raise
-        return tun
-
-    return container.inside(work)
-
-
-def arrives(tun: int, wanted: Callable[[bytes], bool]) -> bool:
-    """Return True if such a frame is read from the tap; the kernel sends others of its own."""
-    while select.select([tun], [], [], patience())[0]:
-        if wanted(os.read(tun, 65536)):
-            return True
-    return False
 
 
 def test_frames_pass_both_ways(host: Host, container: Container) -> None:

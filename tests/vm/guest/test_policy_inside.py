@@ -2,6 +2,7 @@
 """Policies in the namespace of a container, for kinds of links that this machine's kernel may lack."""
 
 import json
+import socket
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ def implementation() -> None:
 
 @pytest.mark.parametrize(("kind", "keys"), [("ipvlan", {}), ("vlan", {"vlanId": 7})], ids=["ipvlan", "vlan"])
 def test_list_holds_on_a_link_above_the_uplink(host: Host, kind: str, keys: dict[str, Any]) -> None:
-    """Both IP versions, and packet sockets; mode l3s of ipvlan is refused."""
+    """Both IP versions, and packet sockets; mode l3s of ipvlan is refused, and dummy has a policy, too."""
     host.leaves(*LEAVES, "file /run/cnihook/log/*")
     outside = host.outside()
     if kind == "vlan":
@@ -36,8 +37,13 @@ def test_list_holds_on_a_link_above_the_uplink(host: Host, kind: str, keys: dict
     ipam = {"type": "host-local", "ranges": [[SUBNET], [SUBNET6]]}
     plugin = {"type": kind, "master": "up0", "ipam": ipam} | keys
     network = {"cniVersion": "1.0.0", "name": "lan", "plugins": [plugin]}
-    configure(host, network, network | {"name": "l3s", "plugins": [plugin | {"mode": "l3s"}]})
+    nowhere = network | {"name": "nowhere", "plugins": [{"type": "dummy", "ipam": ipam}]}
+    configure(host, network, network | {"name": "l3s", "plugins": [plugin | {"mode": "l3s"}]}, nowhere)
     if kind == "ipvlan":
+        lonely = Sandbox(host, "lonely", bundle=BUNDLE, networks="nowhere", egress="none")
+        with lonely.space.socket(socket.SOCK_DGRAM) as client, pytest.raises(PermissionError):
+            client.sendto(b"x", (Outside.ADDRESS, 9))
+        lonely.stop()
         assert "in mode l3s" in refusal(host, "bad", bundle=BUNDLE, networks="l3s", egress="none")
     egress = f"{Outside.ADDRESS}:80,[{Outside.ADDRESS6}]:80"
     one = Sandbox(host, "one", bundle=BUNDLE, networks="lan", egress=egress, ingress="outside:81")
