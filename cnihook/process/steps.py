@@ -15,7 +15,8 @@ class Steps:
     def __init__(self, began: float) -> None:
         """`began`: time.monotonic() when the command was known, before the modules for it were loaded."""
         now = time.monotonic()
-        self.seconds = {"Python": began - now + age(), "modules": now - began}
+        # age() may be less than it is by up to a tick: what this turn has run so far counts at its end only.
+        self.seconds = {"Python": max(0.0, began - now + age()), "modules": now - began}
         self._last = time.monotonic()  # what this module costs counts for no step
 
     def end(self, name: str) -> None:

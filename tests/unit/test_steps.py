@@ -45,3 +45,8 @@ def test_steps_of_one_name_are_added() -> None:
 
     assert list(measured.seconds) == ["Python", "modules", "record", "ADD bridge"]
     assert measured.total == sum(measured.seconds.values()) and min(measured.seconds.values()) >= 0
+
+
+def test_no_step_is_negative() -> None:
+    """The age that the kernel reports may be less than the time that the process itself has measured."""
+    assert steps.Steps(time.monotonic() - 2 * steps.age()).seconds["Python"] == 0.0
