@@ -12,6 +12,7 @@ import pytest
 from tests.support.commands.apply import ACCEPT, ARP, edited, record, run, set_sysctl, sysctl
 from tests.support.commands.repair import WEB, WebContainer, cnihook, detach
 from tests.support.host.echo import echo, expect_undisturbed
+from tests.support.host.faults import fault
 from tests.support.host.host import Host, Outside
 from tests.support.runtimes.oci import CNIHOOK, RESULTS, configure, external
 
@@ -140,6 +141,19 @@ def test_container_of_another_runtime_is_left_to_it(host: Host, web: WebContaine
     assert run(host, "apply", code=2) == [left]
     assert record(host) == other and sysctl(web, ARP) == "1"
     host.write(f"{RESULTS}/web-c1-eth0", json.dumps(own), 0o600)
+    detach(web)
+
+
+@pytest.mark.needs("strace")
+def test_container_whose_record_cannot_be_read_is_not_passed_over(host: Host, web: WebContainer) -> None:
+    configure(host, edited(tuning={"sysctl": {ARP: "0", ACCEPT: "1"}}))
+    path = f"{RESULTS}/web-c1-eth0"
+    for command in ("diff", "apply"):
+        argv = ("/usr/bin/python3", "-IS", CNIHOOK, command)
+        process = host.run(*fault("read", "error=EIO", path), *argv, check=False)
+        assert (process.returncode, process.stderr.count("\n")) == (1, 1), process
+        assert path in process.stderr
+    assert sysctl(web, ARP) == "1"
     detach(web)
 
 

@@ -69,12 +69,15 @@ def add_network(parser: Parser) -> None:
 
 
 def load(options: argparse.Namespace) -> "list[Behind]":
-    """Return the attachments that differ, by network.  Raises CniError if the network does not exist."""
+    """Return the attachments that differ, by network.
+
+    Raises CniError if the network does not exist, and OSError if a record cannot be read.
+    """
     files = Files(arguments.settings_of(options).conf_dir)
     if options.network:
         files.networks[options.network]
     attached = []
-    for row in listing.load():
+    for row in listing.load(complete=True):
         if row.state == listing.ATTACHED and options.network in (None, row.network):
             differences = files.differences(row.record)
             if differences:

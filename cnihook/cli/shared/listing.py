@@ -96,12 +96,13 @@ class Row:
         }
 
 
-def load() -> "list[Row]":
+def load(*, complete: bool = False) -> "list[Row]":
     """Return all attachments, by container and in order of attachment.  Raises OSError without privilege.
 
-    A container whose end is being finished has left the list.
+    With `complete`, raises OSError if a record cannot be read; without, it is left out.  A container whose
+    end is being finished has left the list.
     """
-    present = ending.without(records.all_records(unreadable=[]))
+    present = ending.without(records.all_records(unreadable=None if complete else []))
     attachments = _rows(present, present)
     return sorted(attachments, key=lambda one: (natural(one.shown), one.container, one.record.sequence))
 
